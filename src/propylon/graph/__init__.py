@@ -1,0 +1,1 @@
+"""The meaning of the objects: classes, listeners, attachment, references, backends, precedence. Pure."""
