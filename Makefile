@@ -1,0 +1,46 @@
+# The commands a newcomer runs. Needs: Python >= 3.11 with venv, make, git.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: up test lint types layers unit feature package clean
+
+up: $(VENV)/.installed
+	$(BIN)/propylon up examples/quickstart $(ARGS)
+
+# Everything that `.ci/run` asks for: format, lint, types, layers, unit and feature tests, package.
+test: $(VENV)/.tests-installed lint types layers unit feature package
+
+lint: $(VENV)/.tests-installed
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+
+types: $(VENV)/.tests-installed
+	$(BIN)/mypy
+
+layers: $(VENV)/.tests-installed
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.tests-installed
+	$(BIN)/pytest -n 2 tests/unit
+
+feature: $(VENV)/.tests-installed
+	$(BIN)/pytest tests/feature
+
+package: $(VENV)/.tests-installed
+	$(BIN)/pytest tests/package
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.tests-installed: pyproject.toml tests/install-debian-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	tests/install-debian-packages
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
