@@ -1,0 +1,110 @@
+"""The engine: owns the collections of one computation and runs its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from propylon.incremental.collection import Collection, Source
+from propylon.incremental.commit import Commit, Observation
+from propylon.incremental.derived import Derived, FlatDerived
+from propylon.incremental.look import Look
+
+K = TypeVar("K")
+V = TypeVar("V")
+K2 = TypeVar("K2")
+V2 = TypeVar("V2")
+R = TypeVar("R")
+
+
+class Engine:
+    """A graph of collections, recomputed in batches. Not thread-safe; nothing in it waits.
+
+    The order of creation is the order of computation: a derivation may look at what was created before it.
+    """
+
+    def __init__(self) -> None:
+        self.trace = False
+        """Whether commits record every recomputed node with its causes. Costs time and memory."""
+        self._collections: list[Collection[Any, Any]] = []
+        self._names: set[str] = set()
+        self._observations: list[Observation[Any, Any]] = []
+        self._failing: dict[tuple[str, Any], Exception] = {}
+        self._look = Look()
+        self._committing = False
+
+    def source(self, name: str) -> Source[Any, Any]:
+        """Create a collection fed from outside. Annotate the result with its key and value types.
+
+        Raises ValueError if the name is taken.
+        """
+        return Source(self, name)
+
+    def derive(self, name: str, over: Collection[K, V], fn: Callable[[K, V, Look], R | None]) -> Derived[K, V, R]:
+        """Create a collection of `fn(key, value, look)` per key of `over`; None leaves the key absent.
+
+        `fn` is pure: it reads its arguments and other collections through `look`, nothing else.
+        Raises ValueError if the name is taken.
+        """
+        return Derived(self, name, over, fn)
+
+    def flat_derive(
+        self, name: str, over: Collection[K, V], fn: Callable[[K, V, Look], Mapping[K2, V2]]
+    ) -> FlatDerived[K, V, K2, V2]:
+        """Create a collection that merges the mappings `fn(key, value, look)`; on a clash the smallest input key wins.
+
+        Raises ValueError if the name is taken.
+        """
+        return FlatDerived(self, name, over, fn)
+
+    def observe(self, collection: Collection[K, V]) -> Observation[K, V]:
+        """Gather the changes of `collection` over commits, beginning with all it holds now."""
+        observation = Observation(collection)
+        self._observations.append(observation)
+        return observation
+
+    def unobserve(self, observation: Observation[Any, Any]) -> None:
+        """Stop gathering for `observation`."""
+        self._observations = [other for other in self._observations if other is not observation]
+
+    @property
+    def collections(self) -> tuple[Collection[Any, Any], ...]:
+        """Every collection, in the order of creation."""
+        return tuple(self._collections)
+
+    @property
+    def failing(self) -> Mapping[tuple[str, Any], Exception]:
+        """The nodes whose last computation raised, by (collection name, key), and what they raised."""
+        return dict(self._failing)
+
+    def commit(self) -> Commit:
+        """Run one batch: take in what is queued, recompute what it touches, each node once; stop where nothing changes.
+
+        Raises RuntimeError when called by a derivation. Exceptions of user functions do not escape: `Commit.failures`.
+        """
+        self._forbid_in_commit("a commit was asked for")
+        self._committing = True
+        commit = Commit()
+        try:
+            for collection in self._collections:
+                changes = collection._settle(commit)
+                if changes:
+                    commit._changes[collection] = changes
+                    collection._spread(changes)
+        finally:
+            self._committing = False
+        for observation in self._observations:
+            observation._gather(commit.changes(observation.collection))
+        return commit
+
+    def _adopt(self, collection: Collection[Any, Any]) -> int:
+        self._forbid_in_commit("a collection was created")
+        if collection.name in self._names:
+            raise ValueError(f"there is a collection named {collection.name!r} already")
+        self._names.add(collection.name)
+        self._collections.append(collection)
+        return len(self._collections) - 1
+
+    def _forbid_in_commit(self, what: str) -> None:
+        if self._committing:
+            raise RuntimeError(f"{what} in the middle of a commit; derivations must be pure")

@@ -1,0 +1,73 @@
+"""The one way a derivation reads other collections, so that every read is recorded at the grain it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from propylon.incremental.collection import Collection, Index
+from propylon.incremental.dependencies import Dependency, Readers
+
+if TYPE_CHECKING:
+    from propylon.incremental.derived import Node
+
+K = TypeVar("K")
+V = TypeVar("V")
+I = TypeVar("I")  # noqa: E741 - the key of an index
+
+
+class OrderError(RuntimeError):
+    """A derivation looked at a collection created after it, at itself, or at another engine's collection."""
+
+
+class Look:
+    """Reads collections on behalf of the node being computed. Valid only during the call it was passed to."""
+
+    __slots__ = ("_dependencies", "_node")
+
+    def __init__(self) -> None:
+        self._node: Node[Any, Any, Any, Any] | None = None
+        self._dependencies: dict[Dependency, None] = {}
+
+    def get(self, collection: Collection[K, V], key: K) -> V | None:
+        """Return the value of `key` or None; depends on that key only."""
+        self._record(collection, collection._readers, key)
+        return collection._values.get(key)
+
+    def by(self, index: Index[I, K, V], i: I) -> tuple[tuple[K, V], ...]:
+        """Return the (key, value) pairs in bucket `i`, sorted by key; depends on who is in it and on their values."""
+        self._record(index, index._member_readers, i)
+        values = index.over._values
+        return tuple((key, values[key]) for key in index._values.get(i, ()))
+
+    def keys(self, index: Index[I, K, V], i: I) -> tuple[K, ...]:
+        """Return the sorted keys in bucket `i`; depends on who is in it, not on their values."""
+        return self.get(index, i) or ()
+
+    def count(self, index: Index[I, K, V], i: I) -> int:
+        """Return how many keys are in bucket `i`; depends on that number only."""
+        self._record(index, index._count_readers, i)
+        return len(index._values.get(i, ()))
+
+    def all(self, collection: Collection[K, V]) -> Mapping[K, V]:
+        """Return the whole collection in key order, as a mapping that never changes; depends on everything in it."""
+        self._record(collection, collection._whole_readers, None)
+        return collection.snapshot()
+
+    def _record(self, collection: Collection[Any, Any], readers: Readers, key: Any) -> None:
+        node = self._node
+        if node is None:
+            raise OrderError(f"{collection.name!r} was looked at outside of a derivation's call")
+        if collection._engine is not node._engine:
+            raise OrderError(f"{node.name!r} looked at {collection.name!r}, which belongs to another engine")
+        if collection._order >= node._order:
+            raise OrderError(f"{node.name!r} looked at {collection.name!r}, which was not created before it")
+        self._dependencies[readers, key] = None
+
+    def _begin(self, node: Node[Any, Any, Any, Any]) -> None:
+        self._node = node
+        self._dependencies = {}
+
+    def _end(self) -> dict[Dependency, None]:
+        self._node = None
+        return self._dependencies
