@@ -1,0 +1,444 @@
+"""One stream of delta xDS as a pure machine: requests and desired changes go in, responses and events come out.
+
+It keeps at most one response per type in flight. That coalesces what a slow proxy has not asked for yet, bounds memory,
+and makes a rejection attributable. Protocol: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+(incremental).
+
+Make before break, without reading the resources: every update of the world has a number, its epoch. A change of a type
+that refers to others (listeners, routes) waits for the changes of referred types (clusters, endpoints, secrets) of the
+same or an earlier epoch; a removal waits for every change of its epoch, and for the removals of the types that refer to
+its own. What a proxy did not subscribe to or has refused is not waited for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+import msgspec
+
+from propylon.xds.events import ResourceName
+from propylon.xds.type_urls import CDS, LDS, WILDCARD, is_made_first, removal_rank, send_rank
+from propylon.xds.world import Resource, World
+
+RESPONSE_BYTES = 2 * 1024 * 1024
+"""A response is closed when its resources exceed this; a larger single resource travels alone. Half of gRPC's usual
+limit.
+"""
+
+NEVER = float("inf")
+
+APPLIED_IN_PART = {CDS: "Error adding/updating cluster(s)", LDS: "Error adding/updating listener(s)"}
+"""How Envoy begins to refuse a response whose good resources it applied all the same, naming the others."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A DeltaDiscoveryRequest. `error` is None unless it is a NACK."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = {}
+    nonce: str = ""
+    error: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A DeltaDiscoveryResponse."""
+
+    type_url: str
+    nonce: str
+    resources: Mapping[str, Resource]
+    removed: tuple[str, ...]
+
+
+class Outcome(msgspec.Struct):
+    """What a request or a desired change revealed: versions the proxy runs, and refusals (name, version, message)."""
+
+    acknowledged: dict[ResourceName, str | None] = {}
+    rejected: list[tuple[ResourceName | None, str, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.acknowledged or self.rejected)
+
+
+class Flight(msgspec.Struct, frozen=True):
+    """A response that is not answered yet. `epoch` is the earliest among its resources."""
+
+    nonce: str
+    resources: Mapping[str, Resource]
+    removed: tuple[str, ...]
+    epoch: float
+    is_removal: bool
+
+
+class Plan(msgspec.Struct):
+    """What is left to do for one type."""
+
+    changes: dict[str, tuple[Resource, int]] = {}
+    absent: list[str] = []
+    removals: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.absent or self.removals)
+
+
+class Subscription:
+    """One type on one stream."""
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.wildcard = False
+        self.names: set[str] = set()
+        self.acked: dict[str, str] = {}
+        """The version the proxy has, as far as it told."""
+        self.rejected: dict[str, dict[str, str]] = {}
+        """Versions refused since the desired one last changed, with Envoy's message. None of them is tried again."""
+        self.pending: dict[str, int] = {}
+        """Names to look at, with the epoch of their oldest change that was not sent."""
+        self.demanded: set[str] = set()
+        """Names that get an answer even if the proxy has that version, or if there is no such resource."""
+        self.flight: Flight | None = None
+        self.trials: deque[tuple[str, ...]] = deque()
+        """After a refusal that named nobody: groups to be sent by themselves until the offender is found."""
+        self.trial_epoch: float = NEVER
+
+    def covers(self, name: str) -> bool:
+        """Whether the proxy asks for `name`."""
+        return self.wildcard or name in self.names
+
+    def mark(self, name: str, epoch: int) -> None:
+        """Have `name` looked at."""
+        self.pending.setdefault(name, epoch)
+
+
+class Stream:
+    """The state of one proxy's stream over the world of its node."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.subscriptions: dict[str, Subscription] = {}
+        self._nonces = count(1)
+        self._started = False
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def receive(self, request: Request) -> Outcome:
+        """Take in a request: the answer to a response, a change of subscriptions, or both."""
+        outcome = Outcome()
+        subscription = self.subscriptions.get(request.type_url)
+        is_first = subscription is None
+        if subscription is None:
+            subscription = self.subscriptions[request.type_url] = Subscription(request.type_url)
+        if request.nonce:
+            flight = subscription.flight
+            if flight is not None and flight.nonce == request.nonce:
+                subscription.flight = None
+                if request.error is None:
+                    self._acknowledge(subscription, flight.resources, flight.removed, outcome)
+                else:
+                    self._refuse(subscription, flight, request.error, outcome)
+        if is_first:
+            subscription.acked.update(request.initial_versions)
+            if not request.subscribe and not request.unsubscribe:
+                subscription.wildcard = request.type_url in WILDCARD
+        self._subscribe(subscription, request.subscribe, is_first)
+        self._unsubscribe(subscription, request.unsubscribe)
+        if is_first:
+            self._recognize(subscription, outcome)
+        return outcome
+
+    def desire(self, touched: Iterable[ResourceName]) -> Outcome:
+        """Take in that the world changed under these names."""
+        outcome = Outcome()
+        for type_url, name in touched:
+            subscription = self.subscriptions.get(type_url)
+            if subscription is None or not subscription.covers(name):
+                continue
+            subscription.rejected.pop(name, None)
+            if self.world.get(type_url, name) is None:
+                subscription.pending[name] = self.world.epoch  # a removal waits for the changes that came with it
+            else:
+                subscription.mark(name, self.world.epoch)
+            self._recognize_one(subscription, name, outcome)
+        return outcome
+
+    def _subscribe(self, subscription: Subscription, names: Iterable[str], is_first: bool) -> None:
+        for name in names:
+            if name == "*":
+                subscription.wildcard = True
+                continue
+            subscription.names.add(name)
+            # Asked for again on the same stream, a resource must be sent again; a first request says what is there
+            # already.
+            if not (is_first and name in subscription.acked):
+                subscription.demanded.add(name)
+            self._mark(subscription, name)
+        if subscription.wildcard and ("*" in names or is_first):
+            for name in (*self.world.desired.get(subscription.type_url, ()), *subscription.acked):
+                self._mark(subscription, name)
+
+    def _unsubscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
+        if "*" in names:
+            subscription.wildcard = False
+            dropped = [name for name in subscription.acked if name not in subscription.names]
+        else:
+            dropped = []
+        subscription.names.difference_update(names)
+        for name in (*names, *dropped):
+            if subscription.wildcard:
+                # Still covered by the wildcard: the protocol asks for an answer that tells the client so.
+                subscription.demanded.add(name)
+                self._mark(subscription, name)
+                continue
+            subscription.acked.pop(name, None)
+            subscription.rejected.pop(name, None)
+            subscription.pending.pop(name, None)
+            subscription.demanded.discard(name)
+
+    def _mark(self, subscription: Subscription, name: str) -> None:
+        resource = self.world.get(subscription.type_url, name)
+        subscription.mark(name, self.world.epoch if resource is None else resource.epoch)
+
+    def _recognize(self, subscription: Subscription, outcome: Outcome) -> None:
+        for name in subscription.acked:
+            self._recognize_one(subscription, name, outcome)
+
+    def _recognize_one(self, subscription: Subscription, name: str, outcome: Outcome) -> None:
+        """Tell at once if the proxy has the desired version already."""
+        desired = self.world.get(subscription.type_url, name)
+        if desired is not None and subscription.acked.get(name) == desired.version:
+            outcome.acknowledged[subscription.type_url, name] = desired.version
+            self.world.accept((subscription.type_url, name), desired)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _acknowledge(
+        self, subscription: Subscription, resources: Mapping[str, Resource], removed: Iterable[str], outcome: Outcome
+    ) -> None:
+        for name, resource in resources.items():
+            key = (subscription.type_url, name)
+            if subscription.covers(name):
+                subscription.acked[name] = resource.version
+            outcome.acknowledged[key] = resource.version
+            desired = self.world.get(*key)
+            if desired is not None:
+                self.world.accept(key, resource)
+        for name in removed:
+            subscription.acked.pop(name, None)
+            outcome.acknowledged[subscription.type_url, name] = None
+
+    def _refuse(self, subscription: Subscription, flight: Flight, message: str, outcome: Outcome) -> None:
+        names = list(flight.resources)
+        if not names:
+            # Nothing can be taken back or tried otherwise; sending it again would loop.
+            for name in flight.removed:
+                subscription.acked.pop(name, None)
+            outcome.rejected.append((None, "", message))
+            return
+        if len(names) == 1:
+            self._reject(subscription, names[0], flight.resources[names[0]], message, outcome)
+            return
+        named = mentioned(names, message)
+        if named and message.startswith(APPLIED_IN_PART.get(subscription.type_url, "\0")):
+            applied = {name: resource for name, resource in flight.resources.items() if name not in named}
+            self._acknowledge(subscription, applied, (), outcome)
+            if len(named) == 1:
+                self._reject(subscription, named[0], flight.resources[named[0]], message, outcome)
+                return
+            groups: list[tuple[str, ...]] = [(name,) for name in named]
+        elif named and len(named) < len(names):
+            groups = [tuple(name for name in names if name not in named), *[(name,) for name in named]]
+        else:
+            middle = len(names) // 2
+            groups = [tuple(names[:middle]), tuple(names[middle:])]
+        for group in groups:
+            subscription.demanded.update(name for name in group if subscription.covers(name))
+        subscription.trials.extendleft(reversed(groups))
+        subscription.trial_epoch = min(subscription.trial_epoch, flight.epoch)
+
+    def _reject(
+        self, subscription: Subscription, name: str, resource: Resource, message: str, outcome: Outcome
+    ) -> None:
+        key = (subscription.type_url, name)
+        subscription.rejected.setdefault(name, {})[resource.version] = message
+        self.world.reject(key, resource.version, message)
+        outcome.rejected.append((key, resource.version, message))
+        # A proxy that has nothing under this name yet gets the last version that worked elsewhere.
+        self._mark(subscription, name)
+
+    # -- what goes out ------------------------------------------------------------------------------------------------
+
+    def take(self) -> list[Response]:
+        """Return the responses to send now; they are in flight from here on."""
+        if not self._may_send():
+            return []
+        subscriptions = sorted(self.subscriptions.values(), key=lambda s: send_rank(s.type_url))
+        plans = {subscription.type_url: self._plan(subscription) for subscription in subscriptions}
+        responses: list[Response] = []
+        first = self._earliest(subscriptions, plans, is_first=True)
+        any_change = min(first, self._earliest(subscriptions, plans, is_first=False))
+        for subscription in subscriptions:
+            if subscription.flight is not None:
+                continue
+            plan = plans[subscription.type_url]
+            limit = NEVER if is_made_first(subscription.type_url) else first
+            response = self._respond(subscription, plan, limit)
+            if response is None and plan.removals:
+                rank = removal_rank(subscription.type_url)
+                limit = min(any_change, self._earliest_removal(subscriptions, plans, rank))
+                response = self._remove(subscription, plan, limit)
+            if response is not None:
+                responses.append(response)
+        return responses
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be sent or answered."""
+        if not self._may_send():
+            return False
+        return not any(s.flight or s.trials or self._plan(s) for s in self.subscriptions.values())
+
+    def _may_send(self) -> bool:
+        if not self.world.complete:
+            return False
+        if not self._started:
+            self._started = True
+            # What the proxy named before the world was known: if it turns out to be gone, it goes after today's
+            # changes.
+            for subscription in self.subscriptions.values():
+                subscription.pending = dict.fromkeys(subscription.pending, self.world.epoch)
+        return True
+
+    def _target(self, subscription: Subscription, name: str) -> Resource | bool | None:
+        """Return the resource the proxy should have, None if none, or False if it should keep what it has."""
+        key = (subscription.type_url, name)
+        desired = self.world.get(*key)
+        if desired is None:
+            return None
+        refused = subscription.rejected.get(name, {})
+        if desired.version not in refused and self.world.rejected.get(key, ("", ""))[0] != desired.version:
+            return desired
+        good = self.world.good.get(key)
+        if good is not None and good.version != desired.version and good.version not in refused:
+            return good
+        # Refused by another proxy only, and nothing better is known: this one may be luckier (a port that is free
+        # here).
+        return False if desired.version in refused else desired
+
+    def _plan(self, subscription: Subscription) -> Plan:
+        """Say what the pending names ask for, and forget those that ask for nothing."""
+        plan = Plan()
+        if not subscription.pending:
+            return plan
+        idle: list[str] = []
+        for name, epoch in subscription.pending.items():
+            target = self._target(subscription, name) if subscription.covers(name) else False
+            if isinstance(target, Resource):
+                if subscription.acked.get(name) != target.version or name in subscription.demanded:
+                    plan.changes[name] = (target, epoch)
+                    continue
+            elif target is None:
+                if name in subscription.acked:
+                    plan.removals[name] = epoch
+                    continue
+                if name in subscription.demanded:
+                    plan.absent.append(name)
+                    continue
+            if subscription.flight is None or name not in subscription.flight.resources:
+                idle.append(name)
+        for name in idle:
+            del subscription.pending[name]
+        return plan
+
+    @staticmethod
+    def _earliest(subscriptions: Iterable[Subscription], plans: Mapping[str, Plan], *, is_first: bool) -> float:
+        """Return the earliest epoch of a change that is not acknowledged, among types made first or second."""
+        earliest = NEVER
+        for subscription in subscriptions:
+            if is_made_first(subscription.type_url) is not is_first:
+                continue
+            flight = subscription.flight
+            if flight is not None and not flight.is_removal:
+                earliest = min(earliest, flight.epoch)
+            if subscription.trials:
+                earliest = min(earliest, subscription.trial_epoch)
+            changes = plans[subscription.type_url].changes
+            earliest = min(earliest, min((epoch for _, epoch in changes.values()), default=NEVER))
+        return earliest
+
+    @staticmethod
+    def _earliest_removal(subscriptions: Iterable[Subscription], plans: Mapping[str, Plan], rank: int) -> float:
+        """Return the earliest epoch of an unanswered removal among types whose removals come before `rank`."""
+        earliest = NEVER
+        for subscription in subscriptions:
+            if removal_rank(subscription.type_url) >= rank:
+                continue
+            flight = subscription.flight
+            if flight is not None and flight.is_removal:
+                earliest = min(earliest, flight.epoch)
+            earliest = min(earliest, min(plans[subscription.type_url].removals.values(), default=NEVER))
+        return earliest
+
+    def _respond(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
+        """Send what is older than `limit`: a trial group if there is one, else all that fits into a response."""
+        while subscription.trials:
+            group = subscription.trials.popleft()
+            chosen: dict[str, Resource] = {}
+            for name in group:
+                target = self._target(subscription, name) if subscription.covers(name) else False
+                if isinstance(target, Resource) and (
+                    name in subscription.demanded or subscription.acked.get(name) != target.version
+                ):
+                    chosen[name] = target
+            if chosen:
+                return self._fly(subscription, chosen, (), subscription.trial_epoch)
+        subscription.trial_epoch = NEVER
+        chosen = {}
+        size = 0
+        epoch: float = NEVER
+        for name, (resource, changed) in plan.changes.items():
+            if changed >= limit:
+                continue
+            if chosen and size + len(resource.body) > RESPONSE_BYTES:
+                break
+            chosen[name] = resource
+            size += len(resource.body)
+            epoch = min(epoch, changed)
+        if not chosen and not plan.absent:
+            return None
+        return self._fly(subscription, chosen, tuple(plan.absent), epoch)
+
+    def _remove(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
+        names = tuple(name for name, epoch in plan.removals.items() if epoch < limit)
+        if not names:
+            return None
+        epoch = min(plan.removals[name] for name in names)
+        return self._fly(subscription, {}, names, epoch, is_removal=True)
+
+    def _fly(
+        self,
+        subscription: Subscription,
+        resources: Mapping[str, Resource],
+        removed: tuple[str, ...],
+        epoch: float,
+        *,
+        is_removal: bool = False,
+    ) -> Response:
+        nonce = str(next(self._nonces))
+        for name in (*resources, *removed):
+            subscription.pending.pop(name, None)
+            subscription.demanded.discard(name)
+        subscription.flight = Flight(nonce, resources, removed, epoch, is_removal)
+        return Response(subscription.type_url, nonce, resources, removed)
+
+
+def mentioned(names: Iterable[str], message: str) -> list[str]:
+    """Return the names that stand in an error message as words of their own."""
+    return [
+        name
+        for name in names
+        if name in message and re.search(rf"(?<![\w/.\-]){re.escape(name)}(?![\w/\-]|\.\w)", message)
+    ]

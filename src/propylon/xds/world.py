@@ -1,0 +1,79 @@
+"""What one node's proxies should have: the desired resources, and what is known to work or to be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import msgspec
+
+from propylon.xds.events import ResourceName
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """A serialized resource. `version` is a hash of `body`; `epoch` counts the updates of its world."""
+
+    version: str
+    body: bytes
+    epoch: int
+
+
+def version_of(body: bytes) -> str:
+    """Return the version of a serialized resource: equal bytes, equal version, in every process."""
+    return blake2b(body, digest_size=8).hexdigest()
+
+
+class World:
+    """The desired state of a node, shared by its streams.
+
+    `complete` turns true with the first update that says so and stays: until then proxies are sent nothing, because
+    what is missing might only not be known yet. `good` holds the last version any proxy of the node acknowledged;
+    `rejected` the desired versions that were refused, with Envoy's message.
+    """
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.epoch = 0
+        self.desired: dict[str, dict[str, Resource]] = {}
+        self.good: dict[ResourceName, Resource] = {}
+        self.rejected: dict[ResourceName, tuple[str, str]] = {}
+
+    def update(self, changes: Mapping[ResourceName, bytes | None], *, complete: bool = False) -> list[ResourceName]:
+        """Apply a delta (None removes) and return the names that really changed."""
+        self.epoch += 1
+        self.complete = self.complete or complete
+        touched: list[ResourceName] = []
+        for name, body in changes.items():
+            resources = self.desired.setdefault(name[0], {})
+            old = resources.get(name[1])
+            if body is None:
+                if old is not None:
+                    del resources[name[1]]
+                    self.good.pop(name, None)
+                    self.rejected.pop(name, None)
+                    touched.append(name)
+                continue
+            if old is not None and (old.body is body or old.body == body):
+                continue
+            version = version_of(body)
+            resources[name[1]] = Resource(version, body, self.epoch)
+            if name in self.rejected and self.rejected[name][0] != version:
+                del self.rejected[name]
+            touched.append(name)
+        return touched
+
+    def get(self, type_url: str, name: str) -> Resource | None:
+        """Return the desired resource."""
+        return self.desired.get(type_url, {}).get(name)
+
+    def accept(self, name: ResourceName, resource: Resource) -> None:
+        """Remember that a proxy of this node runs `resource`."""
+        self.good[name] = resource
+        if name in self.rejected and self.rejected[name][0] == resource.version:
+            del self.rejected[name]
+
+    def reject(self, name: ResourceName, version: str, message: str) -> None:
+        """Remember that a proxy of this node refused `version`."""
+        desired = self.get(*name)
+        if desired is not None and desired.version == version:
+            self.rejected[name] = (version, message)
