@@ -1,0 +1,151 @@
+"""How a struct says what the API server would refuse: constraints beside the types.
+
+Decoding ignores every one of them (msgspec looks only at types), so reading a valid object costs nothing extra and an
+object with, say, an unknown enum value still decodes: refusing it is validation's job.
+
+Patterns are RE2, as in the CRDs. Lengths count Unicode code points, as JSON schema does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+Channel = Literal["experimental", "standard"]
+
+_ACRONYMS = {
+    "cluster_ip": "clusterIP",
+    "cluster_ips": "clusterIPs",
+    "external_ips": "externalIPs",
+    "load_balancer_ip": "loadBalancerIP",
+    "from_": "from",
+    "well_known_ca_certificates": "wellKnownCACertificates",
+    "pod_cidr": "podCIDR",
+    "pod_cidrs": "podCIDRs",
+    "provider_id": "providerID",
+}
+
+
+def json_name(attribute: str) -> str:
+    """The JSON field name of a struct attribute: `parent_refs` -> `parentRefs`, `cluster_ip` -> `clusterIP`."""
+    if attribute in _ACRONYMS:
+        return _ACRONYMS[attribute]
+    head, *tail = attribute.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+class Model(msgspec.Struct, frozen=True, rename=json_name):
+    """The base of every struct: immutable, named as in JSON on the wire, unknown fields ignored when decoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a value must satisfy, in JSON schema's words; several on one type add up, later ones win."""
+
+    pattern: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    enum: tuple[str | int, ...] | None = None
+    min_items: int | None = None
+    max_items: int | None = None
+    min_properties: int | None = None
+    max_properties: int | None = None
+    list_type: Literal["map", "set", "atomic"] | None = None
+    list_map_keys: tuple[str, ...] | None = None
+    format: Literal["int32", "int64", "date-time"] | None = None
+    map_type: Literal["atomic"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InExperimental:
+    """A constraint that only the experimental channel's CRDs carry."""
+
+    constraint: Constraint
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentalField:
+    """Marks a field that the standard channel's CRDs do not have (they prune it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """Marks a field that must be given although the struct has a value for its absence."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotDefaulted:
+    """Marks a field whose struct default stands for "absent" and is never written into a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """One line about a field, for people."""
+
+    text: str
+
+
+EXPERIMENTAL = ExperimentalField()
+REQUIRED = Required()
+NOT_DEFAULTED = NotDefaulted()
+
+
+def atomic(max: int | None = None, min: int | None = None) -> Constraint:  # noqa: A002 - reads as the CRD does
+    """A list replaced as a whole."""
+    return Constraint(list_type="atomic", max_items=max, min_items=min)
+
+
+def set_of(max: int | None = None) -> Constraint:  # noqa: A002
+    """A list without repeated values."""
+    return Constraint(list_type="set", max_items=max)
+
+
+def keyed(*keys: str, max: int | None = None, min: int | None = None) -> Constraint:  # noqa: A002
+    """A list whose items are told apart by these JSON fields."""
+    return Constraint(list_type="map", list_map_keys=keys, max_items=max, min_items=min)
+
+
+def one_of(*values: str | int) -> Constraint:
+    """One of these values."""
+    return Constraint(enum=values)
+
+
+LABEL_PATTERN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN_PATTERN = rf"{LABEL_PATTERN}(\.{LABEL_PATTERN})*"
+_DOMAIN_PREFIXED_PATH = rf"{SUBDOMAIN_PATTERN}\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
+_LABEL_VALUE_PATTERN = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
+
+Group = Annotated[str, Constraint(pattern=f"^$|^{SUBDOMAIN_PATTERN}$", max_length=253)]
+Kind = Annotated[str, Constraint(pattern="^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", min_length=1, max_length=63)]
+ObjectName = Annotated[str, Constraint(min_length=1, max_length=253)]
+NamespaceName = Annotated[str, Constraint(pattern=f"^{LABEL_PATTERN}$", min_length=1, max_length=63)]
+SectionName = Annotated[str, Constraint(pattern=f"^{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253)]
+Hostname = Annotated[str, Constraint(pattern=rf"^(\*\.)?{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253)]
+PreciseHostname = Annotated[str, Constraint(pattern=f"^{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253)]
+PortNumber = Annotated[int, Constraint(minimum=1, maximum=65535, format="int32")]
+GatewayController = Annotated[str, Constraint(pattern=f"^{_DOMAIN_PREFIXED_PATH}$", min_length=1, max_length=253)]
+HeaderName = Annotated[str, Constraint(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$", min_length=1, max_length=256)]
+HEADER_VALUE = Constraint(pattern=r"^[!-~]+([\t ]?[!-~]+)*$")
+Duration = Annotated[str, Constraint(pattern="^([0-9]{1,5}(h|m|s|ms)){1,4}$")]
+AbsoluteURI = Annotated[
+    str, Constraint(pattern=r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?", min_length=1, max_length=253)
+]
+ProtocolType = Annotated[
+    str,
+    Constraint(
+        pattern=rf"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|{SUBDOMAIN_PATTERN}\/[A-Za-z0-9]+$",
+        min_length=1,
+        max_length=255,
+    ),
+]
+AddressType = Annotated[
+    str,
+    Constraint(pattern=f"^Hostname|IPAddress|NamedAddress|{_DOMAIN_PREFIXED_PATH}$", min_length=1, max_length=253),
+]
+LabelValue = Annotated[str, Constraint(pattern=f"^{_LABEL_VALUE_PATTERN}$", min_length=0, max_length=63)]
+AnnotationValue = Annotated[str, Constraint(min_length=0, max_length=4096)]
+Count = Annotated[int, Constraint(format="int32")]
