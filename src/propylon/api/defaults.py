@@ -18,7 +18,7 @@ def apply_defaults(document: Mapping[str, Any], *, channel: Channel = "experimen
     """A new document with every default of its kind and version filled in, at every depth where the parent exists.
 
     Nulls of fields that have a default are replaced by it, other nulls dropped. Everything unknown is kept, and
-    documents of kinds nobody interprets come back unchanged. Wrong types are left alone: naming them is validation's job.
+    documents of kinds nobody interprets come back unchanged. Wrong types are left alone: validation names them.
     """
     api_version, kind = document.get("apiVersion"), document.get("kind")
     if not isinstance(api_version, str) or not isinstance(kind, str):
