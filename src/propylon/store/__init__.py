@@ -1,0 +1,55 @@
+"""Where objects live: a Store protocol, SQLite beneath it, and directories of manifests above it."""
+
+from propylon.store.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    NotFound,
+    ReadOnly,
+    StoreError,
+    StoreLocked,
+    StoreUnavailable,
+)
+from propylon.store.local import LocalStore
+from propylon.store.protocol import (
+    Applied,
+    Changes,
+    Document,
+    Event,
+    EventType,
+    GroupKind,
+    Listing,
+    Outcome,
+    Propagation,
+    Store,
+    Watch,
+    ref_of_document,
+)
+
+__all__ = [
+    "AlreadyExists",
+    "Applied",
+    "Changes",
+    "Conflict",
+    "Document",
+    "Event",
+    "EventType",
+    "Forbidden",
+    "Gone",
+    "GroupKind",
+    "Invalid",
+    "Listing",
+    "LocalStore",
+    "NotFound",
+    "Outcome",
+    "Propagation",
+    "ReadOnly",
+    "Store",
+    "StoreError",
+    "StoreLocked",
+    "StoreUnavailable",
+    "Watch",
+    "ref_of_document",
+]

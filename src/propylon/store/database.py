@@ -1,0 +1,355 @@
+"""The file beneath the local store: one SQLite database in WAL mode, synchronous=FULL, so that what was committed survives
+kill -9 and power loss. Knows rows, transactions and the disk's troubles; nothing of what objects mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from propylon.api.meta import ObjectRef
+from propylon.store.errors import Gone, ReadOnly, StoreError, StoreLocked, StoreUnavailable
+from propylon.store.protocol import Changes, Event, EventType, GroupKind, Listing
+
+DATABASE_NAME = "store.db"
+LOCK_NAME = "store.lock"
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE objects (
+    grp TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    uid TEXT NOT NULL UNIQUE, resource_version INTEGER NOT NULL, document BLOB NOT NULL,
+    PRIMARY KEY (grp, kind, namespace, name)
+);
+CREATE INDEX objects_by_namespace ON objects (namespace);
+CREATE TABLE owners (
+    owner_uid TEXT NOT NULL, grp TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    PRIMARY KEY (owner_uid, grp, kind, namespace, name)
+) WITHOUT ROWID;
+CREATE INDEX owners_by_dependent ON owners (grp, kind, namespace, name);
+CREATE TABLE applied (
+    grp TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    manager TEXT NOT NULL, document BLOB NOT NULL,
+    PRIMARY KEY (grp, kind, namespace, name, manager)
+);
+CREATE TABLE changes (
+    resource_version INTEGER PRIMARY KEY, type TEXT NOT NULL,
+    grp TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, document BLOB NOT NULL
+);
+CREATE TABLE counter (
+    only INTEGER PRIMARY KEY CHECK (only = 1), resource_version INTEGER NOT NULL, pruned INTEGER NOT NULL
+);
+INSERT INTO counter VALUES (1, 0, 0);
+"""
+
+_THE = "grp = ? AND kind = ? AND namespace = ? AND name = ?"
+_ORDER = "ORDER BY grp, kind, namespace, name"
+
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "make room on its disk; writing goes on by itself as soon as there is some",
+    sqlite3.SQLITE_IOERR: "look for a full disk, a file size limit (ulimit -f) or a failing disk",
+    sqlite3.SQLITE_READONLY: "make the file and its directory writable for this user, and the file system not read-only",
+    sqlite3.SQLITE_PERM: "make the file and its directory readable and writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "check that the directory exists and is writable for this user",
+    sqlite3.SQLITE_BUSY: "another program holds the database; close it (sqlite3, a backup) and try again",
+    sqlite3.SQLITE_LOCKED: "another program holds the database; close it (sqlite3, a backup) and try again",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup, or move it away and apply the manifests again",
+    sqlite3.SQLITE_NOTADB: "the file is no database; restore it from a backup, or move it away and apply the manifests again",
+}
+
+
+class Database:
+    """The rows. Methods that write must run inside `transaction`; all may raise StoreUnavailable."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False, retained_changes: int = 20_000) -> None:
+        self.path = directory / DATABASE_NAME
+        self.read_only = read_only
+        self.mutex = threading.RLock()
+        self._retained = retained_changes
+        self._depth = 0
+        self._lock_file: int | None = None
+        if not read_only:
+            self._lock_file = _lock(directory)
+        try:
+            with self._troubles():
+                self._connection = self._open()
+                self._version, self._pruned = self._counter()
+        except StoreError:
+            self._unlock()
+            raise
+        self._committed = self._version
+
+    def _open(self) -> sqlite3.Connection:
+        mode = "ro" if self.read_only else "rwc"
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=1.0,
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION or (self.read_only and version != SCHEMA_VERSION):
+            raise StoreUnavailable(
+                f"{self.path} has schema {version}, this propylon knows {SCHEMA_VERSION}",
+                "use the propylon that wrote it, or another data directory",
+            )
+        if self.read_only:
+            return
+        self.path.chmod(0o600)  # Secrets are inside
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def close(self) -> None:
+        """Close the file and let other writers in."""
+        with self.mutex:
+            self._connection.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def _counter(self) -> tuple[int, int]:
+        version, pruned = self._connection.execute("SELECT resource_version, pruned FROM counter").fetchone()
+        return version, pruned
+
+    @property
+    def committed(self) -> int:
+        """The resourceVersion of the latest durable change."""
+        if self.read_only:
+            with self.mutex, self._troubles():
+                return self._counter()[0]
+        return self._committed
+
+    def data_version_reader(self) -> Callable[[], bool]:
+        """A function that tells whether another process committed since it was last asked."""
+        last = -1
+
+        def committed_since() -> bool:
+            nonlocal last
+            with self.mutex, self._troubles():
+                now: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            changed, last = now != last, now
+            return changed
+
+        return committed_since
+
+    # Transactions
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; inside another transaction, all or nothing of its own part."""
+        if self.read_only:
+            raise ReadOnly(f"{self.path} is open for reading only")
+        with self.mutex:
+            outermost = self._depth == 0
+            savepoint = f"level_{self._depth}"
+            before = (self._version, self._pruned)
+            with self._troubles():
+                self._connection.execute("BEGIN IMMEDIATE" if outermost else f"SAVEPOINT {savepoint}")
+            self._depth += 1
+            try:
+                yield
+                if outermost:
+                    self._finish(before)
+                with self._troubles():
+                    self._connection.execute("COMMIT" if outermost else f"RELEASE {savepoint}")
+            except BaseException:
+                self._version, self._pruned = before
+                # SQLite has rolled back by itself after some errors (a full disk); a second time is an error to ignore.
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK" if outermost else f"ROLLBACK TO {savepoint}")
+                    if not outermost:
+                        self._connection.execute(f"RELEASE {savepoint}")
+                raise
+            finally:
+                self._depth -= 1
+            if outermost:
+                self._committed = self._version
+
+    def _finish(self, before: tuple[int, int]) -> None:
+        if self._version == before[0]:
+            return
+        with self._troubles():
+            if self._version - self._pruned > self._retained + self._retained // 10:
+                self._pruned = self._version - self._retained
+                self._connection.execute("DELETE FROM changes WHERE resource_version <= ?", (self._pruned,))
+            self._connection.execute(
+                "UPDATE counter SET resource_version = ?, pruned = ?", (self._version, self._pruned)
+            )
+
+    @contextlib.contextmanager
+    def _troubles(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            remedy = _REMEDIES.get(code, "check the file, its directory and its disk")
+            raise StoreUnavailable(f"{self.path}: {error}", remedy) from error
+        except OSError as error:
+            raise StoreUnavailable(f"{self.path}: {error.strerror}", "check the directory's permissions") from error
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self.mutex, self._troubles():
+            return self._connection.execute(statement, values).fetchall()
+
+    def _write(self, statement: str, values: Sequence[Any]) -> None:
+        with self._troubles():
+            self._connection.execute(statement, values)
+
+    # Objects
+
+    def next_version(self) -> int:
+        """A resourceVersion nobody had before; given back if the transaction fails."""
+        self._version += 1
+        return self._version
+
+    def document(self, ref: ObjectRef) -> bytes | None:
+        """The object's JSON."""
+        rows = self._rows(f"SELECT document FROM objects WHERE {_THE}", ref)
+        return rows[0][0] if rows else None
+
+    def listing(self, kinds: Sequence[GroupKind], namespace: str | None) -> Listing:
+        """Objects of these kinds (all if none), in that namespace (any if None)."""
+        conditions, values = _kinds_condition(kinds)
+        if namespace is not None:
+            conditions.append("namespace = ?")
+            values.append(namespace)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        with self.mutex:
+            # The version first: a reader that is overtaken by a commit sees it again as a change, and misses none.
+            version = self.committed
+            rows = self._rows(f"SELECT grp, kind, namespace, name, document FROM objects {where} {_ORDER}", values)
+            return Listing(version, tuple(ObjectRef(*row[:4]) for row in rows), tuple(row[4] for row in rows))
+
+    def refs_in_namespace(self, namespace: str) -> list[ObjectRef]:
+        """What lives in a namespace."""
+        rows = self._rows(f"SELECT grp, kind, namespace, name FROM objects WHERE namespace = ? {_ORDER}", (namespace,))
+        return [ObjectRef(*row) for row in rows]
+
+    def put(self, type_: EventType, ref: ObjectRef, uid: str, version: int, raw: bytes, owners: Iterable[str]) -> None:
+        """Store an object and log the change."""
+        self._write(
+            "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (grp, kind, namespace, name)"
+            " DO UPDATE SET uid = excluded.uid, resource_version = excluded.resource_version, document = excluded.document",
+            (*ref, uid, version, raw),
+        )
+        self._log(type_, ref, version, raw)
+        if type_ is not EventType.ADDED:
+            self._write(f"DELETE FROM owners WHERE {_THE}", ref)
+        for owner in owners:
+            self._write("INSERT OR IGNORE INTO owners VALUES (?, ?, ?, ?, ?)", (owner, *ref))
+
+    def remove(self, ref: ObjectRef, version: int, raw: bytes) -> None:
+        """Forget an object and who applied it; log its last state."""
+        for table in ("objects", "owners", "applied"):
+            self._write(f"DELETE FROM {table} WHERE {_THE}", ref)
+        self._log(EventType.DELETED, ref, version, raw)
+
+    def _log(self, type_: EventType, ref: ObjectRef, version: int, raw: bytes) -> None:
+        self._write("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)", (version, type_.value, *ref, raw))
+
+    def dependents(self, owner_uid: str) -> list[ObjectRef]:
+        """Objects that name this uid as an owner."""
+        rows = self._rows(f"SELECT grp, kind, namespace, name FROM owners WHERE owner_uid = ? {_ORDER}", (owner_uid,))
+        return [ObjectRef(*row) for row in rows]
+
+    def ref_of_uid(self, uid: str) -> ObjectRef | None:
+        """The object that has this uid."""
+        rows = self._rows("SELECT grp, kind, namespace, name FROM objects WHERE uid = ?", (uid,))
+        return ObjectRef(*rows[0]) if rows else None
+
+    # What managers applied
+
+    def applied(self, ref: ObjectRef, manager: str) -> bytes | None:
+        """What this manager applied to the object last."""
+        rows = self._rows(f"SELECT document FROM applied WHERE {_THE} AND manager = ?", (*ref, manager))
+        return rows[0][0] if rows else None
+
+    def applied_by(self, manager: str) -> list[tuple[ObjectRef, bytes]]:
+        """Everything this manager applied."""
+        rows = self._rows(
+            f"SELECT grp, kind, namespace, name, document FROM applied WHERE manager = ? {_ORDER}", (manager,)
+        )
+        return [(ObjectRef(*row[:4]), row[4]) for row in rows]
+
+    def put_applied(self, ref: ObjectRef, manager: str, raw: bytes) -> None:
+        """Remember what a manager applied."""
+        self._write("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?, ?, ?)", (*ref, manager, raw))
+
+    def forget_applied(self, ref: ObjectRef, manager: str) -> None:
+        """Forget what a manager applied to an object."""
+        self._write(f"DELETE FROM applied WHERE {_THE} AND manager = ?", (*ref, manager))
+
+    # Changes
+
+    def changes_since(self, version: int, kinds: Sequence[GroupKind]) -> Changes:
+        """The change log after that version. Raises Gone."""
+        with self.mutex:
+            with self._troubles():
+                newest, pruned = self._counter()
+            if version < pruned or version > newest:
+                raise Gone(version, pruned, newest)
+            if version == newest:
+                return Changes(newest, ())
+            conditions, values = _kinds_condition(kinds)
+            where = " AND ".join(["resource_version > ? AND resource_version <= ?", *conditions])
+            rows = self._rows(
+                "SELECT type, resource_version, grp, kind, namespace, name, document FROM changes"
+                f" WHERE {where} ORDER BY resource_version",
+                [version, newest, *values],
+            )
+        return Changes(newest, tuple(Event(EventType(row[0]), row[1], ObjectRef(*row[2:6]), row[6]) for row in rows))
+
+
+def _kinds_condition(kinds: Sequence[GroupKind]) -> tuple[list[str], list[Any]]:
+    if not kinds:
+        return [], []
+    pairs = ", ".join(["(?, ?)"] * len(kinds))
+    return [f"(grp, kind) IN (VALUES {pairs})"], [value for kind in kinds for value in kind]
+
+
+def _lock(directory: Path) -> int:
+    """Take the directory's writer lock. It goes with the process, however that ends."""
+    path = directory / LOCK_NAME
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path}: {error.strerror}", "make the directory writable for this user, or choose another data directory"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        text = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        pid = int(text) if text.isdigit() else 0
+        raise StoreLocked(
+            f"{directory} is in use by another process" + (f" (pid {pid})" if pid else ""),
+            "stop that process, or choose another data directory",
+            pid,
+        ) from error
+    # A full disk must not keep a reader-to-be from locking: the pid is a courtesy.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,293 @@
+"""The store without a cluster: Kubernetes' semantics over one SQLite file.
+
+One process writes to a data directory at a time; any number may read. A write that returned is durable. When the disk is full or
+read-only the write fails with StoreUnavailable, nothing of it is kept, and writing works again as soon as the disk does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from propylon.api.meta import ObjectRef
+from propylon.store import semantics
+from propylon.store.admission import DEFAULT_NAMESPACE, admit, placed
+from propylon.store.database import Database
+from propylon.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
+from propylon.store.kindinfo import has_status, list_keys
+from propylon.store.merge import merge
+from propylon.store.protocol import (
+    Applied,
+    Changes,
+    Document,
+    Event,
+    EventType,
+    GroupKind,
+    Listing,
+    Outcome,
+    Propagation,
+    ref_of_document,
+)
+from propylon.store.watching import LocalWatch, watch_events
+from propylon.store.writer import Writer
+
+_encode = msgspec.json.Encoder().encode
+_decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode
+
+Admission = Callable[[Mapping[str, Any]], Document]
+"""Places, defaults and validates a document; raises Invalid."""
+
+
+def utc_now() -> str:
+    """The time as objects carry it: RFC 3339, UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class LocalStore:
+    """A Store (see `protocol`) in a data directory. `retained_changes` bounds how far back a watch may start."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        read_only: bool = False,
+        retained_changes: int = 20_000,
+        admission: Admission = admit,
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self._database = Database(directory, read_only=read_only, retained_changes=retained_changes)
+        self._writer = Writer(self._database, now)
+        self._admission = admission
+        self._now = now
+        self._wakers: dict[object, Callable[[], None]] = {}
+        self.read_only = read_only
+        if not read_only:
+            self._ensure_namespace(DEFAULT_NAMESPACE)
+
+    def close(self) -> None:
+        """Close the file and let another process write."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Reading
+
+    @property
+    def resource_version(self) -> int:
+        """The version of the latest durable change."""
+        return self._database.committed
+
+    def get(self, ref: ObjectRef) -> Document:
+        """The object. Raises NotFound."""
+        document = self._writer.read(ref)
+        if document is None:
+            raise NotFound(ref)
+        return document
+
+    def list(self, kinds: Sequence[GroupKind] = (), namespace: str | None = None) -> Listing:
+        """Objects of these kinds (of all without any), of one namespace if given."""
+        return self._database.listing(kinds, namespace)
+
+    def applied_by(self, manager: str) -> dict[ObjectRef, Document]:
+        """What this manager applied last, by object."""
+        return {ref: _decode(raw) for ref, raw in self._database.applied_by(manager)}
+
+    # Writing
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything written inside becomes durable and visible to watches together, or not at all."""
+        with self._database.mutex:
+            before = self._database.committed if not self.read_only else 0
+            try:
+                with self._database.transaction():
+                    yield
+                    self._writer.settle()
+            except BaseException:
+                self._writer.forget()
+                raise
+            changed = self._database.committed != before
+        if changed:
+            for wake in tuple(self._wakers.values()):
+                wake()
+
+    def create(self, document: Mapping[str, Any]) -> Document:
+        """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its namespace)."""
+        with self.transaction():
+            admitted = self._admission(_named(document))
+            if admitted["metadata"].get("resourceVersion"):
+                raise Conflict(ref_of_document(admitted), "resourceVersion must not be set on an object to be created")
+            return self._create(admitted, create_namespace=False)
+
+    def update(self, document: Mapping[str, Any]) -> Document:
+        """Replace all of an object but its status. Raises Conflict, Invalid, NotFound.
+
+        An empty metadata.resourceVersion or uid stands for whatever is stored.
+        """
+        with self.transaction():
+            admitted = self._admission(document)
+            ref = ref_of_document(admitted)
+            stored = self.get(ref)
+            metadata = admitted["metadata"]
+            semantics.check_preconditions(
+                stored, uid=metadata.get("uid") or "", resource_version=metadata.get("resourceVersion") or ""
+            )
+            return self._update(stored, admitted)
+
+    def patch_status(
+        self, ref: ObjectRef, change: Callable[[Document], Mapping[str, Any] | None], resource_version: str = ""
+    ) -> Document:
+        """Replace an object's status by what `change` makes of the stored object. Raises Conflict, Invalid, NotFound."""
+        with self.transaction():
+            stored = self.get(ref)
+            semantics.check_preconditions(stored, uid="", resource_version=resource_version)
+            prepared = semantics.prepare_status(stored, change(stored))
+            if prepared is stored:
+                return stored
+            return self._writer.put(self._admission(prepared), EventType.MODIFIED)
+
+    def delete(
+        self,
+        ref: ObjectRef,
+        *,
+        propagation: Propagation = Propagation.BACKGROUND,
+        uid: str = "",
+        resource_version: str = "",
+    ) -> Document:
+        """Delete, or mark as being deleted while finalizers hold it; returns the last state. Raises NotFound, Conflict."""
+        with self.transaction():
+            stored = self.get(ref)
+            semantics.check_preconditions(stored, uid=uid, resource_version=resource_version)
+            return self._writer.delete(stored, propagation)
+
+    def apply(self, document: Mapping[str, Any], manager: str, *, create_namespace: bool = False) -> Applied:
+        """Three-way merge of the manager's last document, this one, and the object. Raises as `create` does."""
+        with self.transaction():
+            return self._apply(document, manager, create_namespace)
+
+    def apply_many(
+        self, documents: Sequence[Mapping[str, Any]], manager: str, *, create_namespace: bool = False
+    ) -> list[Applied]:
+        """Apply in one transaction. Namespaces go first, results come in the order given; a refusal stops no other."""
+        results: dict[int, Applied] = {}
+        order = sorted(range(len(documents)), key=lambda index: documents[index].get("kind") != "Namespace")
+        with self.transaction():
+            for index in order:
+                try:
+                    with self._database.transaction():
+                        results[index] = self._apply(documents[index], manager, create_namespace)
+                except StoreUnavailable:
+                    raise
+                except StoreError as error:
+                    results[index] = Applied(ref_of_document(placed(documents[index])), Outcome.REFUSED, error=error)
+        return [results[index] for index in range(len(documents))]
+
+    def release(self, ref: ObjectRef, manager: str) -> None:
+        """Forget that this manager applied the object; the object stays as it is."""
+        with self.transaction():
+            self._database.forget_applied(ref, manager)
+
+    def _apply(self, document: Mapping[str, Any], manager: str, create_namespace: bool) -> Applied:
+        wanted = placed(_as_applied(document))
+        ref = ref_of_document(wanted)
+        raw = _encode(wanted)
+        stored = self._writer.read(ref)
+        if stored is None:
+            notices = self._prepare_namespace(ref, create_namespace)
+            created = self._create(self._admission(wanted), create_namespace=False)
+            self._database.put_applied(ref, manager, raw)
+            return Applied(ref, Outcome.CREATED, _version(created), notices)
+        before = self._database.applied(ref, manager)
+        merged = merge({} if before is None else _decode(before), wanted, stored, list_keys(ref.group, ref.kind))
+        updated = self._update(stored, self._admission(merged))
+        if raw != before:
+            self._database.put_applied(ref, manager, raw)
+        return Applied(ref, Outcome.UNCHANGED if updated is stored else Outcome.CHANGED, _version(updated))
+
+    def _create(self, admitted: Document, *, create_namespace: bool) -> Document:
+        ref = ref_of_document(admitted)
+        self._prepare_namespace(ref, create_namespace)
+        if self._database.document(ref) is not None:
+            raise AlreadyExists(ref)
+        prepared = semantics.prepare_create(
+            admitted, now=self._now(), uid=str(uuid.uuid4()), keep_status=not has_status(ref.group, ref.kind)
+        )
+        return self._writer.put(prepared, EventType.ADDED)
+
+    def _update(self, stored: Document, admitted: Document) -> Document:
+        ref = ref_of_document(stored)
+        prepared = semantics.prepare_update(stored, admitted, keep_status=has_status(ref.group, ref.kind))
+        return stored if prepared is stored else self._writer.updated(prepared)
+
+    def _prepare_namespace(self, ref: ObjectRef, create: bool) -> tuple[str, ...]:
+        if not ref.namespace:
+            return ()
+        namespace = ObjectRef("", "Namespace", "", ref.namespace)
+        stored = self._writer.read(namespace)
+        if stored is None:
+            if not create:
+                raise NotFound(namespace)
+            self._ensure_namespace(ref.namespace)
+            return (f"namespace {ref.namespace} was created: no manifest defines it",)
+        if semantics.is_deleting(stored):
+            raise Forbidden(ref, f"namespace {ref.namespace} is being deleted")
+        return ()
+
+    def _ensure_namespace(self, name: str) -> None:
+        if self._database.document(ObjectRef("", "Namespace", "", name)) is not None:
+            return
+        with self.transaction():
+            self._create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, create_namespace=False)
+
+    # Watching
+
+    def changes_since(self, resource_version: int, kinds: Sequence[GroupKind] = ()) -> Changes:
+        """What happened after that version. Raises Gone."""
+        return self._database.changes_since(resource_version, kinds)
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` after every commit, in the writer's thread; returns what ends it."""
+        token = object()
+        self._wakers[token] = wake
+        return lambda: self._wakers.pop(token, None) and None
+
+    def open_watch(self, kinds: Sequence[GroupKind] = (), since: int | None = None) -> LocalWatch:
+        """A watch in batches, for one event loop. Without `since` the first batch holds all objects and a BOOKMARK."""
+        return LocalWatch(self, kinds, since, poll=self._database.data_version_reader() if self.read_only else None)
+
+    def watch(self, kinds: Sequence[GroupKind] = (), since: int | None = None) -> AsyncIterator[Event]:
+        """Events one by one. Raises Gone."""
+        return watch_events(self.open_watch(kinds, since))
+
+
+def _as_applied(document: Mapping[str, Any]) -> Document:
+    """What a manager can want of an object: all but status and what the store alone sets."""
+    metadata = {name: value for name, value in document["metadata"].items() if name not in semantics.NOT_APPLICABLE}
+    return {**{name: value for name, value in document.items() if name != "status"}, "metadata": metadata}
+
+
+def _named(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With a generated name where only a prefix of one is given."""
+    metadata = document["metadata"]
+    if metadata.get("name") or not metadata.get("generateName"):
+        return document
+    suffix = "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
+    return {**document, "metadata": {**metadata, "name": metadata["generateName"] + suffix}}
+
+
+def _version(document: Document) -> int:
+    return int(document["metadata"]["resourceVersion"])
