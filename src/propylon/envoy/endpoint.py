@@ -1,0 +1,68 @@
+"""ClusterLoadAssignment: the addresses behind a backend."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from envoy.config.core.v3 import address_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+
+from propylon.graph.model import Endpoint
+
+DISCARD = Endpoint("127.0.0.1", 9)
+"""The discard service (RFC 863): where the share of a datagram backend goes that has nowhere to go."""
+
+
+def build_load_assignment(name: str, endpoints: Sequence[Endpoint]) -> Any:
+    """Envoy's ClusterLoadAssignment; without endpoints an empty one (503)."""
+    out = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
+    for priority, group in enumerate(by_priority(endpoints)):
+        out.endpoints.append(_locality(group, priority=priority))
+    return out
+
+
+def build_weighted_load_assignment(name: str, shares: Sequence[tuple[int, Sequence[Endpoint]]]) -> Any:
+    """One assignment of several backends, each a locality with its weight.
+
+    A backend without endpoints keeps its share, which is discarded.
+    """
+    out = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
+    for i, (weight, endpoints) in enumerate(shares):
+        serving = by_priority(endpoints)
+        locality = _locality(serving[0] if serving else [DISCARD])
+        locality.locality.region = str(i)
+        locality.load_balancing_weight.value = weight
+        out.endpoints.append(locality)
+    return out
+
+
+def by_priority(endpoints: Sequence[Endpoint]) -> list[list[Endpoint]]:
+    """Endpoints in groups: those further down serve only if there are none above.
+
+    Draining ones are a priority of their own rather than of health status DRAINING: Envoy would not use that even if
+    nothing else is left (KEP-1672: a terminating endpoint is better than none), and sessions would lose it at once.
+    """
+    groups = [
+        sorted(e for e in endpoints if not e.draining),
+        sorted(e for e in endpoints if e.draining),
+    ]
+    return [group for group in groups if group]
+
+
+def socket_address(host: str, port: int, *, udp: bool = False) -> Any:
+    """An address of an IP or a DNS name."""
+    protocol = address_pb2.SocketAddress.UDP if udp else address_pb2.SocketAddress.TCP
+    return address_pb2.Address(
+        socket_address=address_pb2.SocketAddress(address=host, port_value=port, protocol=protocol)
+    )
+
+
+def _locality(endpoints: Sequence[Endpoint], priority: int = 0) -> Any:
+    return endpoint_components_pb2.LocalityLbEndpoints(
+        priority=priority,
+        lb_endpoints=[
+            endpoint_components_pb2.LbEndpoint(
+                endpoint=endpoint_components_pb2.Endpoint(address=socket_address(e.address, e.port))
+            )
+            for e in endpoints
+        ],
+    )

@@ -1,0 +1,54 @@
+"""Headers set, added and removed (HTTPHeaderFilter), in the form routes and weighted clusters take."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from envoy.config.core.v3 import base_pb2
+
+from propylon import api
+from propylon.graph.model import Filter, RequestHeaders, ResponseHeaders
+
+
+def apply_header_filters(target: Any, filters: Iterable[Filter]) -> None:
+    """Write the header modifiers among `filters` to a Route or ClusterWeight message, in their order."""
+    for each in filters:
+        if isinstance(each, RequestHeaders):
+            apply_change(target, each.change, "request")
+        elif isinstance(each, ResponseHeaders):
+            apply_change(target, each.change, "response")
+
+
+def apply_change(target: Any, change: api.HTTPHeaderFilter, direction: Literal["request", "response"]) -> None:
+    """Write one change. Host and pseudo-headers are left alone: Envoy would refuse the whole resource, and a host is
+    changed by URLRewrite."""
+    to_add = getattr(target, f"{direction}_headers_to_add")
+    to_remove = getattr(target, f"{direction}_headers_to_remove")
+    to_add.extend(set_header(h.name, literal(h.value)) for h in change.set if changeable(h.name))
+    to_add.extend(add_header(h.name, literal(h.value)) for h in change.add if changeable(h.name))
+    present = set(to_remove)
+    to_remove.extend(n for n in (name.lower() for name in change.remove) if changeable(n) and n not in present)
+
+
+def changeable(name: str) -> bool:
+    """Whether a route may touch this header."""
+    return name.lower() != "host" and not name.startswith(":")
+
+
+def set_header(name: str, value: str) -> Any:
+    """A header that overwrites what is there. `value` is one of Envoy's format strings."""
+    return _option(name, value, base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD)
+
+
+def add_header(name: str, value: str) -> Any:
+    """A header that is appended to what is there. `value` is one of Envoy's format strings."""
+    return _option(name, value, base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD)
+
+
+def literal(value: str) -> str:
+    """A value as a format string that yields just that value."""
+    return value.replace("%", "%%")
+
+
+def _option(name: str, value: str, action: Any) -> Any:
+    header = base_pb2.HeaderValue(key=name.lower(), value=value)
+    return base_pb2.HeaderValueOption(header=header, append_action=action, keep_empty_value=not value)

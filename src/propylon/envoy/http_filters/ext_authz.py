@@ -1,0 +1,149 @@
+"""External authorization (GEP-1494), of routes and of listeners (GEP-5224).
+
+Which headers an authorization service gets to see is settled in the filter itself, so there is one filter per distinct
+configuration; it is off unless a route or virtual host turns it on. Filters are named by content, after their place in
+the order: what a listener asks for comes before what a route asks for.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from envoy.config.core.v3 import grpc_service_pb2, http_uri_pb2
+from envoy.config.route.v3 import route_components_pb2 as route_pb
+from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
+from envoy.type.matcher.v3 import string_pb2
+
+from propylon.envoy import matcher, names
+from propylon.envoy.resource import pack, seconds
+from propylon.envoy.settings import EnvoySettings
+from propylon.graph.model import ClusterKey, ExternalAuth, Filter, VirtualHost
+
+_NEVER_COPIED = ("connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
+
+
+class AuthorizationFilter(msgspec.Struct, frozen=True):
+    """One ext_authz filter of a listener; filters run in the order of their names."""
+
+    name: str
+    auth: ExternalAuth
+
+
+def listener_filters(filters: Sequence[Filter]) -> tuple[AuthorizationFilter, ...]:
+    """Those that a listener's own filters ask for, in their order."""
+    asked = [f for f in filters if isinstance(f, ExternalAuth)]
+    return tuple(AuthorizationFilter(_name(f"listener/{i:02}", auth), auth) for i, auth in enumerate(asked))
+
+
+def route_filter(auth: ExternalAuth) -> AuthorizationFilter:
+    """The one that a route's filter asks for."""
+    return AuthorizationFilter(_name("route", auth), auth)
+
+
+def filters_of(host: VirtualHost) -> tuple[AuthorizationFilter, ...]:
+    """Every filter that a virtual host's routes may turn on and that can be served, sorted."""
+    found = {f.name: f for f in listener_filters(host.filters)}
+    for rule in {id(entry.rule): entry.rule for entry in host.entries}.values():
+        for filters in (rule.filters, *(backend.filters for backend in rule.backends)):
+            for each in filters:
+                if isinstance(each, ExternalAuth):
+                    made = route_filter(each)
+                    found[made.name] = made
+    return tuple(found[name] for name in sorted(found) if usable(found[name].auth))
+
+
+def usable(auth: ExternalAuth) -> bool:
+    """Whether the service it asks can be reached; otherwise nothing may pass."""
+    return auth.backend.cluster is not None
+
+
+def enable(target: Any, filters: Iterable[AuthorizationFilter]) -> None:
+    """Turn filters on for a Route or VirtualHost message."""
+    on = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(check_settings={}))))
+    for each in filters:
+        target.typed_per_filter_config[each.name].CopyFrom(on)
+
+
+def build_filter(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
+    """The HttpFilter, off by default. A service that cannot be asked lets nothing pass."""
+    auth = each.auth.auth
+    cluster = each.auth.backend.cluster
+    assert cluster is not None
+    config = ext_authz_pb2.ExtAuthz(transport_api_version=3, failure_mode_allow=False, clear_route_cache=False)
+    config.status_on_error.code = 503
+    if auth.protocol == "GRPC":
+        config.grpc_service.CopyFrom(_grpc_service(cluster, settings))
+        allowed = auth.grpc.allowed_headers if auth.grpc else ()
+    else:
+        http = auth.http
+        config.http_service.CopyFrom(_http_service(cluster, auth.http, settings))
+        allowed = http.allowed_headers if http else ()
+    if allowed:
+        config.allowed_headers.patterns.extend(_name_matcher(n) for n in allowed)
+    if auth.forward_body is not None and auth.forward_body.max_size:
+        config.with_request_body.max_request_bytes = auth.forward_body.max_size
+        config.with_request_body.pack_as_bytes = auth.protocol == "GRPC"
+    return hcm_pb.HttpFilter(name=each.name, typed_config=pack(config), disabled=True)
+
+
+def _grpc_service(cluster: ClusterKey, settings: EnvoySettings) -> Any:
+    return grpc_service_pb2.GrpcService(
+        envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(
+            cluster_name=names.cluster(cluster), authority=_authority(cluster)
+        ),
+        timeout=seconds(settings.authorization_timeout),
+    )
+
+
+def _http_service(cluster: ClusterKey, http: Any, settings: EnvoySettings) -> Any:
+    service = ext_authz_pb2.HttpService(
+        server_uri=http_uri_pb2.HttpUri(
+            uri=f"http://{_authority(cluster)}",
+            cluster=names.cluster(cluster),
+            timeout=seconds(settings.authorization_timeout),
+        )
+    )
+    if http is not None and http.path:
+        service.path_prefix = "/" + http.path.strip("/") if http.path.strip("/") else ""
+    copied = http.allowed_response_headers if http is not None else ()
+    upstream = service.authorization_response.allowed_upstream_headers.patterns
+    if copied:
+        upstream.extend(_name_matcher(n) for n in copied if n.lower() not in {"host", ":authority"})
+    else:
+        # The specification's default: every header of the answer, save the host. Those that frame the answer itself
+        # would corrupt the request.
+        upstream.append(matcher.regex(all_but(_NEVER_COPIED)))
+    return service
+
+
+def _authority(cluster: ClusterKey) -> str:
+    return f"{cluster.backend.name}.{cluster.backend.namespace}"
+
+
+def _name_matcher(name: str) -> Any:
+    return string_pb2.StringMatcher(exact=name.lower(), ignore_case=True)
+
+
+def all_but(words: Iterable[str]) -> str:
+    """RE2 pattern of every header name (without pseudo-headers) except `words`; RE2 has no negative look-ahead."""
+    return _complement(sorted(words), first=True)
+
+
+def _complement(words: list[str], *, first: bool = False) -> str:
+    heads: dict[str, list[str]] = {}
+    for word in words:
+        if word:
+            heads.setdefault(word[0], []).append(word[1:])
+    excluded = "".join(heads) + (":" if first else "")
+    options = [f"[^{excluded}].*"] if excluded else [".+"]
+    options += [f"{head}{_complement(rest)}" for head, rest in heads.items()]
+    if "" not in words and not first:
+        options.append("")
+    return f"(?:{'|'.join(options)})"
+
+
+def _name(place: str, auth: ExternalAuth) -> str:
+    digest = hashlib.blake2b(msgspec.json.encode((auth.auth, auth.backend.cluster), order="sorted"), digest_size=8)
+    return f"{names.EXT_AUTHZ}/{place}/{digest.hexdigest()}"

@@ -1,0 +1,66 @@
+"""Every name that a resource, filter or chain has, in one place. Resource names are unique per Gateway and type.
+
+Names are made of what a thing is, never of its place in a list, so that reordering renames nothing.
+"""
+
+from propylon import api
+from propylon.graph.model import BackendKey, ClusterKey, L4Key, ListenerKey, PortKey, RouteTableKey, SecretKey
+
+ROUTER = "envoy.filters.http.router"
+CORS = "envoy.filters.http.cors"
+STATEFUL_SESSION = "envoy.filters.http.stateful_session"
+EXT_AUTHZ = "envoy.filters.http.ext_authz"
+HTTP_CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+UDP_PROXY = "envoy.filters.udp_listener.udp_proxy"
+TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
+TLS_TRANSPORT_SOCKET = "envoy.transport_sockets.tls"
+HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+UNRESOLVED = "unresolved"
+"""A cluster that never exists: the share of a backendRef that leads nowhere is sent to it, and fails at once."""
+
+
+def listener(port: PortKey) -> str:
+    """Envoy Listener of a port: `tcp/443`."""
+    return f"{port.transport.lower()}/{port.port}"
+
+
+def route_configuration(table: RouteTableKey) -> str:
+    """RouteConfiguration: `http/80`, or `https/443/Gateway/ns/name/section` for an HTTPS listener's own."""
+    return f"https/{table.port}/{table.listener}" if table.listener else f"http/{table.port}"
+
+
+def filter_chain(listener: ListenerKey) -> str:
+    """Filter chain of an HTTP or HTTPS listener."""
+    return "/".join((listener.kind, listener.namespace, listener.name, listener.section))
+
+
+def l4_filter_chain(key: L4Key) -> str:
+    """Filter chain of a TLSRoute's or TCPRoute's place."""
+    return f"{key.transport.lower()}/{key.port}/{key.hostname}"
+
+
+def cluster(key: ClusterKey) -> str:
+    """Cluster: `Service/ns/name/8080/HTTP`."""
+    return f"{cluster_load_assignment(key.backend)}/{key.protocol}"
+
+
+def cluster_load_assignment(key: BackendKey) -> str:
+    """ClusterLoadAssignment: `Service/ns/name/8080`, shared by the clusters of that backend."""
+    return f"{key.kind}/{key.namespace}/{key.name}/{key.port}"
+
+
+def weighted_udp_cluster(key: L4Key) -> str:
+    """The cluster that several weighted UDP backends make up together, and its ClusterLoadAssignment."""
+    return f"weighted/udp/{key.port}"
+
+
+def secret(key: SecretKey) -> str:
+    """Secret delivered by SDS: `certificate/ns/name`."""
+    return f"{key.kind}/{key.namespace}/{key.name}"
+
+
+def route(ref: api.ObjectRef, rule: int) -> str:
+    """Route entry, as the access log shows it: `HTTPRoute/ns/name/0` (the rule's index)."""
+    return f"{ref.kind}/{ref.namespace}/{ref.name}/{rule}"

@@ -1,0 +1,62 @@
+"""Envoy resources as bytes, and the small helpers every module packs messages with."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from envoy.config.core.v3 import config_source_pb2
+from google.protobuf import any_pb2, duration_pb2
+
+from propylon import api
+
+TYPE_PREFIX = "type.googleapis.com/"
+LISTENER = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
+ROUTE_CONFIGURATION = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
+CLUSTER = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
+CLUSTER_LOAD_ASSIGNMENT = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+SECRET = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """One xDS resource of one Gateway's proxies."""
+
+    type_url: str
+    name: str
+    body: bytes
+    """The serialized message."""
+    origins: tuple[api.ObjectRef, ...] = ()
+    """The objects that caused it, so that a rejection can be told to their owners."""
+
+    def __repr__(self) -> str:
+        return f"Resource({self.type_url.rpartition('.')[2]} {self.name!r}, {len(self.body)} bytes)"
+
+
+def serialize(message: Any) -> bytes:
+    """Bytes of a message, equal for equal messages."""
+    body: bytes = message.SerializeToString(deterministic=True)
+    return body
+
+
+def pack(message: Any) -> any_pb2.Any:
+    """A message as an Any."""
+    return any_pb2.Any(type_url=TYPE_PREFIX + message.DESCRIPTOR.full_name, value=serialize(message))
+
+
+def seconds(value: float) -> duration_pb2.Duration:
+    """A duration of so many seconds, exact to the nanosecond."""
+    nanoseconds = round(value * 1_000_000_000)
+    return duration_pb2.Duration(seconds=nanoseconds // 1_000_000_000, nanos=nanoseconds % 1_000_000_000)
+
+
+def ads() -> Any:
+    """The source of every dynamic resource. Envoy waits for it without end: half a configuration is never served."""
+    return config_source_pb2.ConfigSource(
+        ads=config_source_pb2.AggregatedConfigSource(),
+        resource_api_version=config_source_pb2.V3,
+        initial_fetch_timeout=seconds(0),
+    )
+
+
+def unique(origins: Iterable[api.ObjectRef]) -> tuple[api.ObjectRef, ...]:
+    """The same origins, each once, in order of first appearance."""
+    return tuple(dict.fromkeys(origins))

@@ -1,0 +1,178 @@
+"""Routes: what one match of one rule becomes in a virtual host's list.
+
+Mostly that is one Envoy route. It is several where Envoy's route cannot say it all: preflights of CORS, redirects whose
+Host may have a port, and backends that rewrite paths or mirror for themselves.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+from envoy.config.route.v3 import route_components_pb2 as route_pb
+
+from propylon.envoy import matcher, names
+from propylon.envoy.header_mutation import apply_header_filters
+from propylon.envoy.http_filters import cors, ext_authz, mirror, stateful_session
+from propylon.envoy.path import build_regex_rewrite
+from propylon.envoy.redirect import Place, build_redirect_routes
+from propylon.envoy.resource import seconds
+from propylon.envoy.retry import build_retry_policy
+from propylon.graph.model import (
+    BackendRef,
+    Cors,
+    ExternalAuth,
+    Filter,
+    Redirect,
+    RequestHeaders,
+    ResponseHeaders,
+    Rewrite,
+    Rule,
+    VirtualHostEntry,
+)
+
+
+def build_routes(entry: VirtualHostEntry, place: Place) -> list[Any]:
+    """Route messages of one entry, in order."""
+    name = names.route(entry.route, entry.rule.index)
+    grpc = entry.route.kind == "GRPCRoute"
+    out: list[Any] = []
+    for each in entry.rule.filters:
+        if isinstance(each, Cors):
+            out.extend(cors.build_preflight_routes(name, entry.match, each.cors))
+    base = route_pb.Route(name=name, match=matcher.build_route_match(entry.match))
+    out.extend(_build_actions(base, entry, place, grpc=grpc))
+    return out
+
+
+def direct_response(route: Any, status: int) -> Any:
+    """The same route, answering by itself."""
+    route.direct_response.status = status
+    return route
+
+
+def unavailable_status(*, grpc: bool) -> int:
+    """Answer where nothing can serve: 500 (HTTPRoute), or what Envoy tells gRPC clients as UNAVAILABLE (GRPCRoute)."""
+    return 503 if grpc else 500
+
+
+def _build_actions(base: Any, entry: VirtualHostEntry, place: Place, *, grpc: bool) -> list[Any]:
+    rule = entry.rule
+    failed = unavailable_status(grpc=grpc)
+    if rule.finding is not None:
+        return [direct_response(base, failed)]
+    live = [ref for ref in rule.backends if ref.weight > 0]
+    redirects = any(isinstance(f, Redirect) for f in rule.filters)
+    parts: list[tuple[Any, Sequence[BackendRef], Sequence[Filter]]] = [(base, live, rule.filters)]
+    if not redirects and _need_routes_of_their_own(live):
+        parts = [
+            (route, [msgspec.structs.replace(ref, filters=())], rule.filters + ref.filters)
+            for route, ref in zip(_split(base, live), live, strict=True)
+        ]
+    out: list[Any] = []
+    for route, refs, filters in parts:
+        if not _configure_filters(route, filters):
+            out.append(direct_response(route, failed))
+            continue
+        redirect = next((f.redirect for f in filters if isinstance(f, Redirect)), None)
+        if redirect is not None:
+            out.extend(build_redirect_routes(route, redirect, entry.match, place))
+        elif all(ref.cluster is None for ref in refs):
+            out.append(direct_response(route, failed))
+        else:
+            out.append(_forward(route, refs, filters, entry, place, grpc=grpc))
+    return out
+
+
+def _need_routes_of_their_own(live: Sequence[BackendRef]) -> bool:
+    """Whether some backend has filters of its own that a weighted cluster cannot have: it changes headers only."""
+    return any(not isinstance(f, RequestHeaders | ResponseHeaders) for ref in live for f in ref.filters)
+
+
+def _split(base: Any, live: Sequence[BackendRef]) -> list[Any]:
+    """One copy of a route per backend, each matching its share.
+
+    Envoy compares the one random number of a request with every runtime_fraction that it meets, so the shares are
+    cumulative: who got past the first 30 % and meets 100 % is in the remaining 70 %.
+    """
+    total = sum(ref.weight for ref in live)
+    routes = []
+    for passed in accumulate(ref.weight for ref in live):
+        route = route_pb.Route()
+        route.CopyFrom(base)
+        if passed < total:
+            route.match.runtime_fraction.default_value.CopyFrom(mirror.fraction(passed, total))
+        routes.append(route)
+    return routes
+
+
+def _configure_filters(route: Any, filters: Sequence[Filter]) -> bool:
+    """Write all filters but those of the action; False if the route must not serve (authorization cannot be asked)."""
+    apply_header_filters(route, filters)
+    for each in filters:
+        if isinstance(each, Cors):
+            cors.configure_route(route, each.cors)
+        elif isinstance(each, ExternalAuth):
+            if not ext_authz.usable(each):
+                return False
+            ext_authz.enable(route, [ext_authz.route_filter(each)])
+    return True
+
+
+def _forward(
+    route: Any,
+    refs: Sequence[BackendRef],
+    filters: Sequence[Filter],
+    entry: VirtualHostEntry,
+    place: Place,
+    *,
+    grpc: bool,
+) -> Any:
+    """Make a route forward to its backends, of which at least one leads somewhere."""
+    rule = entry.rule
+    action = route.route
+    action.timeout.CopyFrom(seconds(_request_timeout(rule)))
+    action.request_mirror_policies.extend(mirror.build_mirror_policies(filters))
+    for each in filters:
+        if isinstance(each, Rewrite):
+            _rewrite(action, each, entry)
+    retry = build_retry_policy(rule, grpc=grpc)
+    if retry is not None:
+        action.retry_policy.CopyFrom(retry)
+    if rule.session is not None:
+        stateful_session.configure_route(route, rule.session, secure=place.scheme == "https")
+    _choose_clusters(route, refs, grpc=grpc)
+    return route
+
+
+def _choose_clusters(route: Any, refs: Sequence[BackendRef], *, grpc: bool) -> None:
+    action = route.route
+    if len(refs) == 1 and refs[0].cluster is not None:
+        action.cluster = names.cluster(refs[0].cluster)
+        apply_header_filters(route, refs[0].filters)
+        return
+    for ref in refs:
+        weighted = action.weighted_clusters.clusters.add(
+            name=names.cluster(ref.cluster) if ref.cluster is not None else names.UNRESOLVED
+        )
+        weighted.weight.value = ref.weight
+        apply_header_filters(weighted, ref.filters)
+    if any(ref.cluster is None for ref in refs) and not grpc:
+        action.cluster_not_found_response_code = route_pb.RouteAction.INTERNAL_SERVER_ERROR
+
+
+def _request_timeout(rule: Rule) -> float:
+    """Seconds for the whole request; 0 for none, which is the default here (and not Envoy's 15 s)."""
+    return (rule.timeouts.request if rule.timeouts else None) or 0.0
+
+
+def _rewrite(action: Any, filter_: Rewrite, entry: VirtualHostEntry) -> None:
+    rewrite = filter_.rewrite
+    if rewrite.hostname:
+        action.host_rewrite_literal = rewrite.hostname
+    if rewrite.path is not None:
+        regex = build_regex_rewrite(rewrite.path, entry.match)
+        if regex is not None:
+            action.regex_rewrite.CopyFrom(regex)
+        else:
+            action.ClearField("regex_rewrite")

@@ -1,0 +1,27 @@
+"""What an operator may choose about the proxies' configuration; the defaults are those of an edge proxy."""
+
+import msgspec
+
+
+class EnvoySettings(msgspec.Struct, frozen=True):
+    """Choices that apply to every Gateway. Times are seconds; 0 means no limit.
+
+    Requests may be silent for as long as they like by default (`stream_idle_timeout` 0), because watches, event streams
+    and WebSockets are; dead peers are found by TCP keep-alive, slow headers by `request_headers_timeout`.
+    """
+
+    access_log: bool = True
+    """One line a request on the proxy's standard output."""
+    system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
+    """What `wellKnownCACertificates: System` means on the machine where the proxies run."""
+    connect_timeout: float = 5.0
+    stream_idle_timeout: float = 0.0
+    request_headers_timeout: float = 15.0
+    client_idle_timeout: float = 3600.0
+    """How long a client's HTTP connection stays open without requests."""
+    max_request_headers_kb: int = 60
+    authorization_timeout: float = 5.0
+    """How long an external authorization service may take to answer."""
+    misdirected_limit: int = 128
+    """Up to so many HTTPS hostnames on a port are told apart from unknown ones on a foreign connection (421 against
+    404); the tables would grow with the square of their number."""

@@ -1,0 +1,240 @@
+"""The translation as collections: each resource is recomputed when, and only when, what it is made of changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from propylon import api
+from propylon.envoy import names
+from propylon.envoy.cluster import build_cluster, build_weighted_udp_cluster
+from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment
+from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of
+from propylon.envoy.listener import build_listener
+from propylon.envoy.redirect import Place
+from propylon.envoy.resource import (
+    CLUSTER,
+    CLUSTER_LOAD_ASSIGNMENT,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    SECRET,
+    Resource,
+    serialize,
+    unique,
+)
+from propylon.envoy.route_configuration import RouteTable, build_route_configuration, route_tables
+from propylon.envoy.secret import build_secret
+from propylon.envoy.settings import EnvoySettings
+from propylon.envoy.udp_proxy import live_backends, weighted
+from propylon.envoy.virtual_host import as_fragment, build_virtual_host, origins_of
+from propylon.graph.model import (
+    BackendKey,
+    Certificate,
+    Cluster,
+    ClusterKey,
+    Endpoint,
+    L4Key,
+    L4Route,
+    ListenerKey,
+    Port,
+    PortKey,
+    RouteTableKey,
+    SecretKey,
+    VirtualHost,
+    VirtualHostKey,
+)
+from propylon.graph.union import Union
+from propylon.incremental import Collection, Engine, Look
+
+if TYPE_CHECKING:
+    from propylon.graph import Graph
+
+GATEWAY_GROUP = "gateway.networking.k8s.io"
+Resources = Collection[tuple[api.ObjectKey, str], Resource]
+Named = dict[tuple[api.ObjectKey, str], Resource]
+
+
+class Translation(NamedTuple):
+    """Everything that proxies are to be told, keyed by (Gateway, resource name)."""
+
+    listeners: Resources
+    route_configurations: Resources
+    clusters: Resources
+    endpoints: Resources
+    secrets: Resources
+
+
+class Fragment(msgspec.Struct, frozen=True):
+    """A virtual host ready to be joined into its RouteConfiguration."""
+
+    hostname: str
+    body: bytes
+    origins: tuple[api.ObjectRef, ...]
+
+
+def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings) -> Translation:
+    """Create the collections that hold Envoy's configuration of every Gateway in `graph`."""
+    weighted_udp = _weighted_udp_routes(engine, graph)
+    return Translation(
+        listeners=_listeners(engine, graph, settings),
+        route_configurations=_route_configurations(engine, graph, settings),
+        clusters=_clusters(engine, graph, weighted_udp, settings),
+        endpoints=_endpoints(engine, graph, weighted_udp),
+        secrets=_secrets(engine, graph),
+    )
+
+
+def _listeners(engine: Engine, graph: Graph, settings: EnvoySettings) -> Resources:
+    def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
+        return (PortKey(key.gateway, key.port, key.transport),)
+
+    def asked(_: VirtualHostKey, host: VirtualHost, __: Look) -> tuple[AuthorizationFilter, ...] | None:
+        return filters_of(host) or None
+
+    def of_table(
+        table: RouteTableKey, hosts: tuple[VirtualHostKey, ...], look: Look
+    ) -> tuple[AuthorizationFilter, ...]:
+        found = {each.name: each for host in hosts for each in look.get(authorization, host) or ()}
+        return tuple(found[name] for name in sorted(found))
+
+    def listener(key: PortKey, port: Port, look: Look) -> Named:
+        routes = [route for _, route in look.by(l4_by_port, key)]
+        tables = {each.route_table for each in port.listeners}
+        message = build_listener(port, routes, {t: look.get(authorization_by_table, t) or () for t in tables}, settings)
+        if message is None:
+            return {}
+        origins = unique([*(_holder(each.key) for each in port.listeners), *(route.route for route in routes)])
+        return _named(key.gateway, Resource(LISTENER, names.listener(key), serialize(message), origins))
+
+    l4_by_port = graph.l4_routes.index("envoy: L4 routes by port", l4_place)
+    authorization = engine.derive("envoy: authorization of virtual hosts", graph.virtual_hosts, asked)
+    by_table = authorization.index("envoy: authorization by table", lambda key, _: (key.table,))
+    authorization_by_table = engine.derive("envoy: authorization of tables", by_table, of_table)
+    return engine.flat_derive("envoy: listeners", graph.ports, listener)
+
+
+def _route_configurations(engine: Engine, graph: Graph, settings: EnvoySettings) -> Resources:
+    def offset(_: PortKey, port: Port, __: Look) -> int | None:
+        return port.bound_port - port.key.port or None
+
+    def tables_of(_: PortKey, port: Port, __: Look) -> dict[RouteTableKey, RouteTable]:
+        return route_tables(port, settings.misdirected_limit)
+
+    def fragment(key: VirtualHostKey, host: VirtualHost, look: Look) -> Fragment:
+        table = key.table
+        place = Place(
+            scheme="https" if table.listener else "http",
+            port=table.port,
+            port_offset=look.get(offsets, PortKey(table.gateway, table.port, "TCP")) or 0,
+            hostname=key.hostname,
+        )
+        return Fragment(key.hostname, as_fragment(build_virtual_host(host, place)), origins_of(host))
+
+    def route_configuration(key: RouteTableKey, table: RouteTable, look: Look) -> Named:
+        hosts = [each for _, each in look.by(fragments_by_table, key)]
+        body = build_route_configuration(table, ((each.hostname, each.body) for each in hosts))
+        origins = unique(
+            [
+                *(_holder(listener) for listener in table.listeners),
+                *(origin for each in hosts for origin in each.origins),
+            ]
+        )
+        return _named(key.gateway, Resource(ROUTE_CONFIGURATION, names.route_configuration(key), body, origins))
+
+    offsets = engine.derive("envoy: port offsets", graph.ports, offset)
+    tables = engine.flat_derive("envoy: route tables", graph.ports, tables_of)
+    fragments = engine.derive("envoy: virtual hosts", graph.virtual_hosts, fragment)
+    fragments_by_table = fragments.index("envoy: virtual hosts by table", lambda key, _: (key.table,))
+    return engine.flat_derive("envoy: route configurations", tables, route_configuration)
+
+
+def _weighted_udp_routes(engine: Engine, graph: Graph) -> Collection[L4Key, L4Route]:
+    def chosen(key: L4Key, route: L4Route, _: Look) -> L4Route | None:
+        return route if key.transport == "UDP" and weighted(route) else None
+
+    return engine.derive("envoy: weighted UDP routes", graph.l4_routes, chosen)
+
+
+def _clusters(
+    engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route], settings: EnvoySettings
+) -> Resources:
+    def of_backend(key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster, look: Look) -> Named:
+        endpoints: tuple[Endpoint, ...] = ()
+        if cluster.backend.discovery == "DNS":
+            endpoints = look.get(graph.endpoints, cluster.key.backend) or ()
+        body = serialize(build_cluster(cluster, endpoints, settings))
+        policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
+        origins = (*((policy,) if policy is not None else ()), _backend_ref(cluster.key.backend))
+        return _named(key[0], Resource(CLUSTER, names.cluster(cluster.key), body, origins))
+
+    def of_route(key: L4Key, route: L4Route, _: Look) -> Named:
+        name = names.weighted_udp_cluster(key)
+        body = serialize(build_weighted_udp_cluster(name, settings))
+        return _named(key.gateway, Resource(CLUSTER, name, body, (route.route,)))
+
+    return Union(
+        engine,
+        "envoy: clusters",
+        engine.flat_derive("envoy: clusters of backends", graph.clusters, of_backend),
+        engine.flat_derive("envoy: clusters of weighted UDP routes", weighted_udp, of_route),
+    )
+
+
+def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route]) -> Resources:
+    def body(key: BackendKey, endpoints: tuple[Endpoint, ...], _: Look) -> bytes:
+        return serialize(build_load_assignment(names.cluster_load_assignment(key), endpoints))
+
+    def discovered(
+        key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster
+    ) -> tuple[tuple[api.ObjectKey, BackendKey], ...]:
+        return ((key[0], key[1].backend),) if cluster.backend.discovery == "EDS" else ()
+
+    def of_backend(key: tuple[api.ObjectKey, BackendKey], _: object, look: Look) -> Named:
+        name = names.cluster_load_assignment(key[1])
+        known = look.get(bodies, key[1])
+        assigned = known if known is not None else serialize(build_load_assignment(name, ()))
+        return _named(key[0], Resource(CLUSTER_LOAD_ASSIGNMENT, name, assigned, (_backend_ref(key[1]),)))
+
+    def of_route(key: L4Key, route: L4Route, look: Look) -> Named:
+        name = names.weighted_udp_cluster(key)
+        shares = [
+            (ref.weight, (look.get(graph.endpoints, ref.cluster.backend) or ()) if ref.cluster is not None else ())
+            for ref in live_backends(route)
+        ]
+        assigned = serialize(build_weighted_load_assignment(name, shares))
+        return _named(key.gateway, Resource(CLUSTER_LOAD_ASSIGNMENT, name, assigned, (route.route,)))
+
+    bodies = engine.derive("envoy: load assignments", graph.endpoints, body)
+    backends = graph.clusters.index("envoy: backends by gateway", discovered)
+    return Union(
+        engine,
+        "envoy: endpoints",
+        engine.flat_derive("envoy: endpoints of backends", backends, of_backend),
+        engine.flat_derive("envoy: endpoints of weighted UDP routes", weighted_udp, of_route),
+    )
+
+
+def _secrets(engine: Engine, graph: Graph) -> Resources:
+    def secret(key: tuple[api.ObjectKey, SecretKey], certificate: Certificate, _: Look) -> Named:
+        kind = "Secret" if certificate.key.kind == "certificate" else "ConfigMap"
+        origin = api.ObjectRef("", kind, certificate.key.namespace, certificate.key.name)
+        return _named(
+            key[0], Resource(SECRET, names.secret(certificate.key), serialize(build_secret(certificate)), (origin,))
+        )
+
+    return engine.flat_derive("envoy: secrets", graph.secrets, secret)
+
+
+def _named(gateway: api.ObjectKey, resource: Resource) -> Named:
+    return {(gateway, resource.name): resource}
+
+
+def _holder(listener: ListenerKey) -> api.ObjectRef:
+    """The object in which a listener is written."""
+    return api.ObjectRef(GATEWAY_GROUP, listener.kind, listener.namespace, listener.name)
+
+
+def _backend_ref(key: BackendKey) -> api.ObjectRef:
+    group = "" if key.kind == "Service" else "gateway.networking.x-k8s.io"
+    return api.ObjectRef(group, key.kind, key.namespace, key.name)

@@ -1,0 +1,51 @@
+"""VirtualHost: one hostname of a route table."""
+
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2 as route_pb
+from envoy.config.route.v3 import route_pb2
+
+from propylon import api
+from propylon.envoy.http_filters import ext_authz
+from propylon.envoy.redirect import Place
+from propylon.envoy.resource import serialize, unique
+from propylon.envoy.route import build_routes, direct_response
+from propylon.graph.model import VirtualHost
+
+
+def build_virtual_host(host: VirtualHost, place: Place) -> Any:
+    """Envoy's VirtualHost. One without entries answers 404."""
+    out = route_pb.VirtualHost(name=host.key.hostname, domains=[host.key.hostname])
+    asked = ext_authz.listener_filters(host.filters)
+    if all(ext_authz.usable(each.auth) for each in asked):
+        for entry in host.entries:
+            out.routes.extend(build_routes(entry, place))
+        ext_authz.enable(out, asked)
+    else:
+        out.routes.append(direct_response(route_pb.Route(match=route_pb.RouteMatch(prefix="/")), 500))
+    return out
+
+
+def empty_virtual_host(hostname: str) -> Any:
+    """A hostname that a listener claims and no route serves: 404, and no other listener's routes."""
+    return route_pb.VirtualHost(name=hostname, domains=[hostname])
+
+
+def misdirected_virtual_host(hostnames: list[str]) -> Any:
+    """Hosts that another listener serves: 421, so that the client asks again on a connection of its own."""
+    route = direct_response(route_pb.Route(name="misdirected", match=route_pb.RouteMatch(prefix="/")), 421)
+    return route_pb.VirtualHost(name="misdirected", domains=hostnames, routes=[route])
+
+
+def as_fragment(host: Any) -> bytes:
+    """A VirtualHost as the bytes of a RouteConfiguration that has only it.
+
+    Serialized messages merge by concatenation (protobuf encoding, "last one wins" and repeated fields), so a
+    RouteConfiguration of thousands of unchanged hosts costs a copy of bytes.
+    """
+    return serialize(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+
+
+def origins_of(host: VirtualHost) -> tuple[api.ObjectRef, ...]:
+    """The routes that speak under this hostname."""
+    return unique(entry.route for entry in host.entries)
