@@ -1,0 +1,1 @@
+"""Wiring: builds the process from a configuration. The only room that knows all others."""

@@ -1,0 +1,115 @@
+"""What the proxies said of what they were given, by Gateway and port: the ground of `Programmed`."""
+
+from collections.abc import Iterable, Mapping
+
+from propylon import api
+from propylon.graph.model import Finding
+from propylon.status import PortProgrammed
+from propylon.xds import LDS, Acknowledged, Disconnected, Event, Rejected, ResourceName, version_of
+
+
+class Acknowledgements:
+    """Follows the events of the xDS server. Pure bookkeeping: it is told, and asked.
+
+    A port is programmed once the proxy acknowledged its Listener and, after that, had nothing left to be sent: an
+    acknowledged Listener still waits for its routes and secrets.
+    """
+
+    def __init__(self) -> None:
+        self._acknowledged: dict[tuple[str, str], str] = {}
+        """(node, Listener) -> version that the proxy has."""
+        self._complete: dict[tuple[str, str], str] = {}
+        """(node, Listener) -> version with which the proxy had everything."""
+        self._rejected: dict[str, dict[ResourceName, tuple[str, str]]] = {}
+        """node -> resource -> (version, Envoy's message)."""
+
+    def accept(self, event: Event) -> bool:
+        """Take in one event; whether anything that we are asked about may have changed."""
+        if isinstance(event, Rejected):
+            if event.name is not None:
+                self._rejected.setdefault(event.node, {})[event.name] = (event.version, event.message)
+            self._settle(event.node, event.all_settled)
+            return True
+        if isinstance(event, Acknowledged):
+            for name, version in event.versions.items():
+                self._rejected.get(event.node, {}).pop(name, None)
+                if name[0] == LDS:
+                    if version is None:
+                        self._acknowledged.pop((event.node, name[1]), None)
+                        self._complete.pop((event.node, name[1]), None)
+                    else:
+                        self._acknowledged[event.node, name[1]] = version
+            self._settle(event.node, event.all_settled)
+            return bool(event.versions) or event.all_settled
+        if isinstance(event, Disconnected) and event.last:
+            return True
+        return False
+
+    def _settle(self, node: str, settled: bool) -> None:
+        if settled:
+            self._complete.update({key: v for key, v in self._acknowledged.items() if key[0] == node})
+
+    def restarted(self, node: str) -> None:
+        """A new process with nothing in it took the place of the node's proxy."""
+        for known in (self._acknowledged, self._complete):
+            for key in [k for k in known if k[0] == node]:
+                del known[key]
+
+    def forget(self, node: str) -> None:
+        """The Gateway is gone."""
+        self.restarted(node)
+        self._rejected.pop(node, None)
+
+    def rejected(self, node: str) -> Mapping[ResourceName, tuple[str, str]]:
+        """What the node's proxies refuse at present: resource -> (version, message)."""
+        return self._rejected.get(node, {})
+
+    @property
+    def nodes_with_rejections(self) -> tuple[str, ...]:
+        """Nodes whose proxies refuse something at present."""
+        return tuple(sorted(node for node, names in self._rejected.items() if names))
+
+    def drop_outdated(self, node: str, desired: Mapping[ResourceName, str]) -> None:
+        """Forget refusals of versions that are not wanted any more."""
+        refused = self._rejected.get(node, {})
+        for name in [n for n, (version, _) in refused.items() if desired.get(n) != version]:
+            del refused[name]
+
+    def port_state(self, node: str, listener: str, body: bytes | None) -> PortProgrammed:
+        """Where the Listener of a port stands, `body` being the one that is wanted."""
+        if body is None:
+            return PortProgrammed(state="Pending", message="nothing is configured for this port yet")
+        version = version_of(body)
+        refusal = self._rejected.get(node, {}).get((LDS, listener))
+        if refusal is not None and refusal[0] == version:
+            return PortProgrammed(state="Rejected", message=refusal[1])
+        if self._complete.get((node, listener)) == version:
+            return PortProgrammed(state="Programmed", message="")
+        return PortProgrammed(state="Pending", message="the proxy has not acknowledged it yet")
+
+
+def rejection_findings(
+    rejected: Mapping[ResourceName, tuple[str, str]],
+    origins: Mapping[ResourceName, tuple[api.ObjectRef, ...]],
+) -> dict[api.ObjectRef, tuple[Finding, ...]]:
+    """Tell every refusal to the objects that caused the resource."""
+    found: dict[api.ObjectRef, dict[Finding, None]] = {}
+    for name, (_, message) in sorted(rejected.items()):
+        finding = Finding("Programmed", "Invalid", f"Envoy refused {name[0].rpartition('.')[2]} {name[1]}: {message}")
+        for origin in origins.get(name, ()):
+            found.setdefault(origin, {})[finding] = None
+    return {ref: tuple(findings) for ref, findings in found.items()}
+
+
+def merge_findings(
+    several: Iterable[Mapping[api.ObjectRef, tuple[Finding, ...]]],
+) -> dict[api.ObjectRef, tuple[Finding, ...]]:
+    """Findings of several nodes by object."""
+    merged: dict[api.ObjectRef, tuple[Finding, ...]] = {}
+    for findings in several:
+        for ref, found in findings.items():
+            merged[ref] = tuple(dict.fromkeys((*merged.get(ref, ()), *found)))
+    return merged
+
+
+__all__ = ["Acknowledgements", "merge_findings", "rejection_findings"]

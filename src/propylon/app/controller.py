@@ -1,0 +1,128 @@
+"""The control loop without its edges: documents and acknowledgements in, Envoy resources and statuses out.
+
+Store and proxies are plugged in around it (`local` without a cluster), so that both run the same code.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+from propylon import api
+from propylon.app.findings import build_findings
+from propylon.envoy import EnvoySettings, Resource, Translation, build_translation
+from propylon.graph import Graph, Settings, Sources, build_graph
+from propylon.graph.sources import FIELD_OF_KIND
+from propylon.graph.model import Finding
+from propylon.incremental import Collection, Engine, Source
+from propylon.status import PortProgrammed, StatusCollections, build_status
+
+Node = api.ObjectKey
+"""A Gateway: all its proxies are alike."""
+ResourceName = tuple[str, str]
+
+
+class Outcome(NamedTuple):
+    """What one batch changed."""
+
+    resources: dict[Node, dict[ResourceName, bytes | None]]
+    statuses: dict[api.ObjectRef, Any]
+    """Desired status by object; None where nothing is said any more."""
+    findings: dict[tuple[str, api.ObjectRef], tuple[Finding, ...]]
+    """By origin and object; empty where nothing is to be said any more."""
+    gateways: frozenset[api.ObjectKey]
+    """Those that changed, came or went."""
+    unserved_changed: bool
+    failures: tuple[tuple[str, Any, Exception], ...]
+
+
+class Controller:
+    """Owns the engine and its collections. Not thread-safe; nothing in it waits."""
+
+    def __init__(self, settings: Settings, envoy_settings: EnvoySettings) -> None:
+        self.engine = Engine()
+        self.sources = Sources.create(self.engine)
+        self.graph: Graph = build_graph(self.engine, self.sources, settings)
+        self.translation: Translation = build_translation(self.engine, self.graph, envoy_settings)
+        self.programmed: Source[Any, PortProgrammed] = self.engine.source("programmed")
+        self.rejections: Source[api.ObjectRef, tuple[Finding, ...]] = self.engine.source("rejections")
+        self.status: StatusCollections = build_status(
+            self.engine, self.sources, self.graph, self.programmed, self.rejections
+        )
+        self.findings = build_findings(self.engine, self.graph, self.rejections)
+        self._resources: tuple[Collection[tuple[Node, str], Resource], ...] = (
+            self.translation.secrets,
+            self.translation.clusters,
+            self.translation.endpoints,
+            self.translation.route_configurations,
+            self.translation.listeners,
+        )
+
+    def set_document(self, ref: api.ObjectRef, document: Mapping[str, Any] | None) -> Any:
+        """Take in one object as the store has it (None if it is gone), and return it decoded.
+
+        Kinds that mean nothing to us are passed over.
+
+        Raises api.DecodeError if the object cannot be read; its previous state stays.
+        """
+        source = self.sources.by_kind(ref.group, ref.kind)
+        if source is None:
+            return None
+        key = api.ObjectKey(ref.namespace, ref.name)
+        if document is None:
+            source.remove(key)
+            return None
+        decoded = api.decode(_without_echo(document))
+        source.set(key, decoded)
+        return decoded
+
+    def refs(self) -> set[api.ObjectRef]:
+        """Every object that was taken in and committed."""
+        return {
+            api.ObjectRef(group, kind, *key)
+            for group, kind in FIELD_OF_KIND
+            if (source := self.sources.by_kind(group, kind)) is not None
+            for key in source
+        }
+
+    def commit(self) -> Outcome:
+        """Run one batch."""
+        commit = self.engine.commit()
+        resources: dict[Node, dict[ResourceName, bytes | None]] = {}
+        for collection in self._resources:
+            for (node, name), (old, new) in commit.changes(collection).items():
+                known = new or old
+                if known is not None and (old is None or new is None or old.body != new.body):
+                    resources.setdefault(node, {})[known.type_url, name] = new.body if new is not None else None
+        return Outcome(
+            resources=resources,
+            statuses={ref: new for ref, (_, new) in commit.changes(self.status.statuses).items()},
+            findings={
+                (collection.name, ref): new or ()
+                for collection in self.findings
+                for ref, (_, new) in commit.changes(collection).items()
+            },
+            gateways=frozenset(commit.changes(self.graph.gateways)),
+            unserved_changed=bool(commit.changes(self.graph.unserved)),
+            failures=tuple(commit.failures),
+        )
+
+    def resource(self, node: Node, name: ResourceName) -> Resource | None:
+        """The desired resource of that type and name."""
+        for collection in self._resources:
+            found = collection.get((node, name[1]))
+            if found is not None and found.type_url == name[0]:
+                return found
+        return None
+
+
+def _without_echo(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what our own status writes change: they must not start another round."""
+    metadata = {k: v for k, v in document.get("metadata", {}).items() if k not in {"resourceVersion", "managedFields"}}
+    return {**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata}
+
+
+def describe(ref: api.ObjectRef) -> str:
+    """`HTTPRoute shop/cart`, `GatewayClass nginx`."""
+    return f"{ref.kind} {ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind} {ref.name}"
+
+

@@ -1,0 +1,79 @@
+"""Findings by object, for the terminal and for `propylon status`: what status conditions say, and what they cannot.
+
+Derived incrementally, so that a change costs what it concerns.
+"""
+
+from collections.abc import Iterable
+
+from propylon import api
+from propylon.graph import Graph
+from propylon.graph.model import BackendRef, ExternalAuth, Filter, Finding, Gateway, Mirror, Policy, Route, Rule
+from propylon.incremental import Collection, Engine, Look, Source
+
+Findings = tuple[Finding, ...]
+
+
+def build_findings(
+    engine: Engine, graph: Graph, rejections: Source[api.ObjectRef, Findings]
+) -> tuple[Collection[api.ObjectRef, Findings], ...]:
+    """One collection per origin; an object may stand in several."""
+
+    def of_gateway(_key: api.ObjectKey, gateway: Gateway, _look: Look) -> dict[api.ObjectRef, Findings]:
+        return gateway_findings(gateway)
+
+    def of_route(_ref: api.ObjectRef, route: Route, _look: Look) -> Findings | None:
+        return route_findings(route) or None
+
+    def of_policy(_key: api.ObjectKey, policy: Policy, _look: Look) -> dict[api.ObjectRef, Findings]:
+        return {policy.ref: policy.findings} if policy.findings else {}
+
+    return (
+        engine.flat_derive("findings of gateways", graph.gateways, of_gateway),
+        engine.derive("findings of routes", graph.routes, of_route),
+        engine.flat_derive("findings of policies", graph.policies, of_policy),
+        graph.dangling,
+        rejections,
+    )
+
+
+def gateway_findings(gateway: Gateway) -> dict[api.ObjectRef, Findings]:
+    """Those of the Gateway and its own listeners, and of every ListenerSet with its listeners."""
+    found: dict[api.ObjectRef, list[Finding]] = {}
+    found[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *gateway.key)] = list(gateway.findings)
+    for listener_set in gateway.listener_sets:
+        found[api.ObjectRef(api.GATEWAY_GROUP, "ListenerSet", *listener_set.key)] = list(listener_set.findings)
+    for listener in gateway.listeners:
+        ref = api.ObjectRef(api.GATEWAY_GROUP, listener.key.kind, listener.key.namespace, listener.key.name)
+        found.setdefault(ref, []).extend(listener.findings)
+    return {ref: tuple(findings) for ref, findings in found.items() if findings}
+
+
+def route_findings(route: Route) -> Findings:
+    """Those of the route, its parents, its rules and their references, each once."""
+    found = [*route.findings]
+    for parent in route.parents:
+        found += parent.findings
+    for rule in route.rules:
+        found += rule_findings(rule)
+    return tuple(dict.fromkeys(found))
+
+
+def rule_findings(rule: Rule) -> Iterable[Finding]:
+    """Of a rule: its own, and of what it refers to."""
+    if rule.finding is not None:
+        yield rule.finding
+    yield from _filter_findings(rule.filters)
+    for backend in rule.backends:
+        yield from _reference_findings(backend)
+
+
+def _reference_findings(reference: BackendRef) -> Iterable[Finding]:
+    if reference.finding is not None:
+        yield reference.finding
+    yield from _filter_findings(reference.filters)
+
+
+def _filter_findings(filters: Iterable[Filter]) -> Iterable[Finding]:
+    for f in filters:
+        if isinstance(f, Mirror | ExternalAuth):
+            yield from _reference_findings(f.backend)

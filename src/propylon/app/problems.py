@@ -1,0 +1,89 @@
+"""Everything that is wrong or doubtful, gathered from all rooms, with the place where it can be mended."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from propylon import api
+from propylon.app.report import Problem
+from propylon.graph.model import Finding
+
+Place = tuple[str, int, int]
+"""File, line, column; ("", 0, 0) where an object came from no file."""
+Locate = Callable[[api.ObjectRef, str], Place]
+
+REMEDIES: Mapping[str, str] = {
+    "RefNotPermitted": "add a ReferenceGrant in the namespace that is referred to",
+    "BackendNotFound": "create the Service, or mend its name, namespace and port",
+    "NoMatchingParent": "name a listener and a port that the Gateway has",
+    "NotAllowedByListeners": "let the listener's allowedRoutes take the route's namespace and kind",
+    "NoMatchingListenerHostname": "give the route a hostname within the listener's",
+    "InvalidCertificateRef": "create the Secret with tls.crt and tls.key, or run with --dev-certs",
+    "HostnameConflict": "give the listeners of one port different hostnames",
+    "ProtocolConflict": "give listeners of different protocols different ports",
+    "InvalidKind": "refer to a kind that is supported",
+    "UnsupportedProtocol": "use an appProtocol that the route can speak",
+    "NoValidCACertificate": "refer to a ConfigMap with ca.crt in PEM",
+}
+"""What to do about a reason, where its message does not say it already."""
+
+
+class Problems:
+    """The current set, by origin, so that each origin can be replaced alone."""
+
+    def __init__(self, locate: Locate) -> None:
+        self._locate = locate
+        self._findings: dict[tuple[str, api.ObjectRef], tuple[Finding, ...]] = {}
+        self._others: dict[str, tuple[Problem, ...]] = {}
+        self._said: set[str] = set()
+        self._changed = False
+
+    def set_findings(self, origin: str, ref: api.ObjectRef, findings: tuple[Finding, ...]) -> None:
+        """What one origin says of one object; nothing if empty."""
+        self._changed = True
+        if findings:
+            self._findings[origin, ref] = findings
+        else:
+            self._findings.pop((origin, ref), None)
+
+    def set_others(self, origin: str, problems: Iterable[Problem]) -> None:
+        """Problems that are no findings: of files, of the store, of ports."""
+        found = tuple(problems)
+        if found == self._others.get(origin, ()):
+            return
+        self._changed = True
+        if found:
+            self._others[origin] = found
+        else:
+            del self._others[origin]
+
+    def all(self) -> list[Problem]:
+        """Every problem once, ordered by file, line and object."""
+        found = {self._of_finding(ref, f): None for (_, ref), findings in self._findings.items() for f in findings}
+        for problems in self._others.values():
+            found.update(dict.fromkeys(problems))
+        return sorted(found, key=lambda p: (p.severity, p.file, p.line, p.object, p.field, p.message))
+
+    def news(self) -> list[tuple[bool, Problem | str]]:
+        """What to print: (True, problem) for a new one, (False, line) for one that is gone since the last call."""
+        if not self._changed:
+            return []
+        self._changed = False
+        now = {p.line_of_text(): p for p in self.all()}
+        gone = [(False, line) for line in sorted(self._said - set(now))]
+        new = [(True, problem) for line, problem in now.items() if line not in self._said]
+        self._said = set(now)
+        return [*gone, *new]
+
+    def _of_finding(self, ref: api.ObjectRef, finding: Finding) -> Problem:
+        file, line, column = self._locate(ref, finding.field)
+        severity = "warning" if finding.condition == "Warning" or finding.status == "True" else "error"
+        name = f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
+        return Problem(
+            severity=severity,
+            file=file,
+            line=line,
+            column=column,
+            object=f"{ref.kind} {name}",
+            field=finding.field,
+            message=f"{finding.reason}: {finding.message}",
+            remedy=REMEDIES.get(finding.reason, ""),
+        )

@@ -1,0 +1,182 @@
+"""The half of the process that needs no proxy: store, files, addresses, development certificates, computed each turn."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from propylon import api
+from propylon.app.addresses import AddressFile, assign, loopback_block, machine_has, plan_addresses
+from propylon.app.configuration import BackendOverride, UpOptions
+from propylon.app.controller import Controller, Outcome, describe
+from propylon.app.dev_certificates import Wanted, plan_dev_certificates, wanted_certificates
+from propylon.app.documents import secret_document
+from propylon.app.problems import Problems
+from propylon.app.report import Problem, build_report
+from propylon.certificates import LocalAuthority
+from propylon.envoy import EnvoySettings
+from propylon.graph import Settings
+from propylon.graph.model import BackendKey, Endpoint
+from propylon.store import Gone, LocalStore, StoreError
+from propylon.store.files import FilesController
+
+log = logging.getLogger("propylon")
+
+
+class Workspace:
+    """Objects come in from the store, files through the store; `turn` computes what follows from them."""
+
+    def __init__(self, options: UpOptions, directory: Path, say: Callable[[str], None]) -> None:
+        """Open the store in `directory`. Raises StoreError, LocalAuthorityError."""
+        self.options = options
+        directory.mkdir(parents=True, exist_ok=True)
+        self.store = LocalStore(directory)
+        self.controller = Controller(
+            Settings(controllers=frozenset(options.controllers) if options.controllers else None),
+            EnvoySettings(access_log=options.access_log),
+        )
+        self.files = FilesController(
+            self.store,
+            options.paths,
+            variables=options.variables,
+            variable_files=options.variable_files,
+            say=say,
+        )
+        self.problems = Problems(self.files.locate)
+        self.authority = LocalAuthority(directory / "authority") if options.dev_certs else None
+        self.statuses: dict[api.ObjectRef, Any] = {}
+        self._address_file = AddressFile(directory / "addresses.json")
+        self._addresses = self._address_file.read()
+        self._block = loopback_block(directory)
+        self._version: int | None = None
+        self._undecodable: dict[api.ObjectRef, Problem] = {}
+        self._gateways_to_place: dict[api.ObjectKey, api.Gateway | None] = {}
+        for override in options.backends:
+            self.controller.sources.endpoint_overrides.set(*_override(override))
+
+    def turn(self) -> Outcome:
+        """Bring in what the store has new, and compute."""
+        self._take_changes()
+        self._place_gateways()
+        outcome = self.controller.commit()
+        for name, key, error in outcome.failures:
+            log.error("a computation failed: collection=%s key=%s", name, key, exc_info=error)
+        self.statuses.update({ref: status for ref, status in outcome.statuses.items() if status is not None})
+        for ref in [ref for ref, status in outcome.statuses.items() if status is None]:
+            self.statuses.pop(ref, None)
+        for (origin, ref), findings in outcome.findings.items():
+            self.problems.set_findings(origin, ref, findings)
+        if self.authority is not None and outcome.gateways:
+            self._issue_certificates(self.authority)
+        self.problems.set_others("files", (Problem(*_file_problem(p)) for p in self.files.problems))
+        self.problems.set_others("objects", self._undecodable.values())
+        return outcome
+
+    def report(self) -> dict[str, Any]:
+        """The object that `propylon status -o json` prints."""
+        graph = self.controller.graph
+        return build_report(
+            (g for _, g in graph.gateways.items()),
+            (r for _, r in graph.routes.items()),
+            {ref: status.document for ref, status in self.statuses.items()},
+            {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
+            self.problems.all(),
+        )
+
+    # -- objects -----------------------------------------------------------------------------------------------------
+
+    def _take_changes(self) -> None:
+        if self._version is not None:
+            try:
+                changes = self.store.changes_since(self._version)
+            except Gone:
+                log.warning("the change log was shorter than what happened; reading everything again")
+            else:
+                self._version = changes.resource_version
+                for event in changes.events:
+                    self._take(event.ref, None if event.type == "DELETED" else event.document)
+                return
+        listing = self.store.list()
+        self._version = listing.resource_version
+        for ref in self.controller.refs() - set(listing.refs):
+            self._take(ref, None)
+        for ref, document in zip(listing.refs, listing.documents, strict=True):
+            self._take(ref, document)
+
+    def _take(self, ref: api.ObjectRef, document: Mapping[str, Any] | None) -> None:
+        self._undecodable.pop(ref, None)
+        try:
+            decoded = self.controller.set_document(ref, document)
+        except api.DecodeError as error:
+            file, line, column = self.files.locate(ref, error.field)
+            self._undecodable[ref] = Problem("error", file, line, column, describe(ref), error.field, str(error))
+            return
+        if ref.kind == "Gateway" and ref.group == api.GATEWAY_GROUP:
+            self._gateways_to_place[api.ObjectKey(ref.namespace, ref.name)] = decoded
+
+    # -- addresses ---------------------------------------------------------------------------------------------------
+
+    def _place_gateways(self) -> None:
+        """Give addresses to the Gateways that came or changed."""
+        if not self._gateways_to_place:
+            return
+        sources = self.controller.sources
+        pending, self._gateways_to_place = self._gateways_to_place, {}
+        plan = plan_addresses((k for k, g in pending.items() if g is not None), self._addresses, self._block)
+        if plan != self._addresses:
+            self._addresses = plan
+            try:
+                self._address_file.write(plan)
+            except OSError as error:
+                log.error("addresses cannot be remembered: %s", error)
+        for key, gateway in pending.items():
+            if gateway is None:
+                sources.addresses.remove(key)
+            else:
+                sources.addresses.set(key, assign(gateway, plan, self.options.port_offset, machine_has))
+
+    # -- development certificates ------------------------------------------------------------------------------------
+
+    def _issue_certificates(self, authority: LocalAuthority) -> None:
+        sources, graph = self.controller.sources, self.controller.graph
+        holders: list[tuple[api.ObjectKey, Any, tuple[str, ...]]] = []
+        for key, gateway in graph.gateways.items():
+            addresses = tuple(a.value for a in gateway.addresses if (a.type or "IPAddress") == "IPAddress")
+            written = sources.gateways.get(key)
+            if written is not None:
+                holders.append((key, written.spec.listeners, addresses))
+            for node in gateway.listener_sets:
+                listener_set = sources.listener_sets.get(node.key)
+                if listener_set is not None:
+                    holders.append((node.key, listener_set.spec.listeners, addresses))
+        due = plan_dev_certificates(wanted_certificates(holders), sources.secrets.get)
+        if due:
+            self.store.apply_many(
+                [self._issue(authority, wanted) for wanted in due], "dev-certs", create_namespace=True
+            )
+
+    @staticmethod
+    def _issue(authority: LocalAuthority, wanted: Wanted) -> dict[str, Any]:
+        chain, key = authority.issue(wanted.dns_names, wanted.ip_addresses)
+        return secret_document(wanted, chain, key)
+
+
+def _override(override: BackendOverride) -> tuple[BackendKey, tuple[Endpoint, ...]]:
+    key = BackendKey("Service", override.namespace, override.service, override.port)
+    return key, (Endpoint(override.host, override.host_port),)
+
+
+def _file_problem(problem: Any) -> tuple[str, str, int, int, str, str, str, str]:
+    return (
+        problem.severity,
+        problem.file,
+        problem.line,
+        problem.column,
+        problem.object,
+        problem.field,
+        problem.message,
+        problem.remedy,
+    )
+
+
+__all__ = ["StoreError", "Workspace"]
