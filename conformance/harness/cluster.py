@@ -1,0 +1,140 @@
+"""etcd, kube-apiserver and kube-controller-manager as processes on the node's address."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from . import netns
+from .api import Api, Object, load_documents, wait_until
+from .pki import Authority
+from .processes import Daemon
+
+API_PORT = 6443
+_READY_SECONDS = 90
+# What the suite needs done for it: pods of Deployments, EndpointSlices, the end of namespaces and of owned objects.
+_CONTROLLERS = ",".join(
+    f"{name}-controller" for name in ("deployment", "replicaset", "endpointslice", "namespace", "garbage-collector")
+)
+
+
+class Cluster:
+    """A control plane with an empty etcd, its certificates, and a client of it.
+
+    ``directory`` is for state and keys, ``logs`` for what the processes print.
+    """
+
+    def __init__(self, directory: Path, logs: Path, *, etcd: Path, apiserver: Path, controller_manager: Path) -> None:
+        self.directory = directory
+        self.url = f"https://{netns.NODE_IP}:{API_PORT}"
+        self.authority = Authority(directory / "certificates")
+        certificate, key = self.authority.issue("admin", "admin", groups=["system:masters"])
+        self.kubeconfig = self.authority.kubeconfig("kubeconfig", self.url, certificate, key)
+        self.api = Api(self.url, self.authority.client_context(certificate, key))
+        self._programs = (etcd, apiserver, controller_manager)
+        self._daemons: list[Daemon] = []
+        self.logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+
+    async def start(self) -> None:
+        """Starts everything and returns when the API server is ready. Raises ProcessFailedError or TimeoutError."""
+        etcd, apiserver, controller_manager = self._programs
+        await self._start("etcd", [str(etcd), *self._etcd_flags()])
+        await self._start("kube-apiserver", [str(apiserver), *self._apiserver_flags()])
+        await wait_until("the API server is ready", self._ready, seconds=_READY_SECONDS, check=self.check)
+        await self._start("kube-controller-manager", [str(controller_manager), *self._controller_manager_flags()])
+
+    def check(self) -> None:
+        """Raises ProcessFailedError if a part of the control plane has ended."""
+        for daemon in self._daemons:
+            daemon.check()
+
+    async def stop(self) -> None:
+        """Ends all processes, the last started first."""
+        await self.api.close()
+        for daemon in reversed(self._daemons):
+            await daemon.stop()
+
+    async def install_crds(self, directory: Path) -> list[str]:
+        """Applies a directory of CRDs (and what else lies there), waits until they are served, returns their names."""
+        documents: list[Object] = []
+        for file in sorted(directory.glob("*.yaml")):
+            documents += load_documents(file.read_text())
+        await self.api.apply_all(documents)
+        names = [item["metadata"]["name"] for item in documents if item["kind"] == "CustomResourceDefinition"]
+        await asyncio.gather(*(self._established(name) for name in names))
+        return names
+
+    async def _established(self, name: str) -> None:
+        async def established() -> bool:
+            crd = await self.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+            conditions = crd.get("status", {}).get("conditions", [])
+            return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+
+        await wait_until(f"CRD {name} is established", established, seconds=30, check=self.check)
+
+    async def _start(self, name: str, command: list[str]) -> None:
+        self._daemons.append(await Daemon.start(name, command, self.logs / f"{name}.log"))
+
+    async def _ready(self) -> bool:
+        return await self.api.text("/readyz") == "ok"
+
+    def _etcd_flags(self) -> list[str]:
+        client, peer = f"http://{netns.NODE_IP}:2379", f"http://{netns.NODE_IP}:2380"
+        return [
+            f"--data-dir={self.directory / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",  # nothing of a run is meant to survive it
+            "--log-level=warn",
+        ]
+
+    def _apiserver_flags(self) -> list[str]:
+        ip = netns.NODE_IP
+        service_ip = netns.SERVICE_RANGE.replace(".0.0/16", ".0.1")
+        names = ["localhost", "kubernetes", "kubernetes.default.svc", "127.0.0.1", ip, service_ip]
+        certificate, key = self.authority.issue("apiserver", "kube-apiserver", names=names)
+        kubelet_certificate, kubelet_key = self.authority.issue(
+            "apiserver-kubelet", "kube-apiserver-kubelet-client", groups=["system:masters"]
+        )
+        accounts = self.authority.signing_key("service-accounts.key")
+        return [
+            f"--etcd-servers=http://{ip}:2379",
+            f"--bind-address={ip}",
+            f"--advertise-address={ip}",
+            f"--secure-port={API_PORT}",
+            f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}",
+            f"--client-ca-file={self.authority.path}",
+            f"--kubelet-certificate-authority={self.authority.path}",
+            f"--kubelet-client-certificate={kubelet_certificate}",
+            f"--kubelet-client-key={kubelet_key}",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--service-account-issuer={self.url}",
+            f"--service-account-key-file={accounts}",
+            f"--service-account-signing-key-file={accounts}",
+            f"--service-cluster-ip-range={netns.SERVICE_RANGE}",
+            "--endpoint-reconciler-type=none",
+            "--authorization-mode=RBAC",
+            # Pods would wait for default service accounts and their tokens, which none of ours uses.
+            "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged=true",
+            "--profiling=false",
+        ]
+
+    def _controller_manager_flags(self) -> list[str]:
+        certificate, key = self.authority.issue(
+            "controller-manager", "system:kube-controller-manager", groups=["system:masters"]
+        )
+        kubeconfig = self.authority.kubeconfig("controller-manager.kubeconfig", self.url, certificate, key)
+        return [
+            f"--kubeconfig={kubeconfig}",
+            f"--controllers={_CONTROLLERS}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=1000",
+        ]
