@@ -124,7 +124,9 @@ async def get(port: int) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        return (await reader.read()).decode().rpartition("\r\n")[2]
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        # Not to the end of the connection: Envoy leaves the closing to the client for a second.
+        return (await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))).decode()
     finally:
         writer.close()
 
@@ -180,12 +182,15 @@ def test_bootstrap_is_valid_and_a_proxy_starts_serves_and_stops(data: Path) -> N
             assert "configs" in await proxies.config_dump(NODE)
             bootstrap = next(proxies.log_path(NODE).parent.glob("bootstrap-*.json"))
             validated = await asyncio.to_thread(
-                subprocess.run, [embedded_envoy(), "--mode", "validate", "-c", bootstrap], capture_output=True, text=True
+                subprocess.run,
+                [embedded_envoy(), "--mode", "validate", "-c", bootstrap],
+                capture_output=True,
+                text=True,
             )
             assert validated.returncode == 0, validated.stderr
             assert "deprecated" not in validated.stderr.lower()
             await proxies.remove(NODE)
-            assert not Path(f"/proc/{state.pid}").exists()
+            assert find_processes(data.resolve()) == []
             assert not proxies.log_path(NODE).parent.exists()
             assert proxies.states() == {}
         kinds = [type(event) for event in events]
@@ -223,8 +228,8 @@ def test_a_killed_envoy_is_restarted(data: Path) -> None:
             assert await get(port) == "hello"
             assert proxies.states()[NODE].restarts == 1
         exited = next(event for event in events if isinstance(event, Exited))
-        assert (exited.pid, exited.code, exited.expected) == (first, -signal.SIGKILL, False)
-        assert any(isinstance(event, BackingOff) and "signal 9" in event.reason for event in events)
+        assert (exited.pid, exited.expected) == (first, False)
+        assert any(isinstance(event, BackingOff) for event in events)
 
     asyncio.run(scenario())
 
@@ -242,6 +247,7 @@ def test_an_envoy_that_dies_at_once_is_not_started_in_a_busy_loop(data: Path, tm
         try:
             await proxies.ensure(NODE, SETTINGS)
             await until(lambda: sum(isinstance(event, BackingOff) for event in events) >= 4)
+            assert "cannot start" in next(event.reason for event in events if isinstance(event, BackingOff))
             waits = [event.seconds for event in events if isinstance(event, BackingOff)][:4]
             assert waits == [0.05, 0.1, 0.2, 0.4]
             assert proxies.states()[NODE].phase in (Phase.BACKING_OFF, Phase.RUNNING)
@@ -309,7 +315,7 @@ def test_a_proxy_outlives_a_kill_of_its_supervisor_and_is_adopted(data: Path) ->
             await until(lambda: proxies.states()[NODE].pid not in (pid, None))
             await until(lambda: proxies.ready(NODE))
             assert not proxies.states()[NODE].adopted
-            assert Exited(NODE, pid, None, expected=False) in events
+            assert Exited(NODE, pid, expected=False) in events
         finally:
             await proxies.stop(drain=False)
             await server.stop(None)
@@ -329,7 +335,7 @@ def test_a_proxy_of_a_gateway_that_is_gone_is_removed_after_adoption(data: Path)
         second = ProcessProxies(data)
         assert await second.start() == [NODE]
         await second.retain(set())
-        assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert find_processes(data.resolve()) == []
         assert second.states() == {}
         await second.stop()
 
@@ -354,7 +360,7 @@ def test_changed_settings_hot_restart_without_a_lost_request(data: Path) -> None
             await until(lambda: len(answers) > 20)
             await proxies.ensure(NODE, ProxySettings(concurrency=1, drain_seconds=1.0, max_connections=1000))
             await until(lambda: any(isinstance(event, Started) and event.epoch == 1 for event in events))
-            await until(lambda: not Path(f"/proc/{first}").exists())
+            await until(lambda: [found.epoch for found in find_processes(data.resolve())] == [1])
             await until(lambda: proxies.ready(NODE))
             seen = len(answers)
             await until(lambda: len(answers) > seen + 20)
@@ -415,7 +421,7 @@ def test_stop_lets_a_request_in_flight_finish(data: Path) -> None:
         await proxies.start()
         server = await ControlPlane(listener(port, upstream=backend_port)).serve(proxies.xds_socket)
         await proxies.ensure(
-            NODE, ProxySettings(concurrency=1, drain_seconds=20.0, static_resources={"clusters": [cluster]})
+            NODE, ProxySettings(concurrency=1, drain_seconds=6.0, static_resources={"clusters": [cluster]})
         )
         await until(lambda: proxies.ready(NODE))
         idle = await asyncio.open_connection("127.0.0.1", port)  # must not hold up the end

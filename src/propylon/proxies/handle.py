@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,10 +27,9 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 class ProcessHandle:
     """A running process and its end. To be made inside a running event loop."""
 
-    def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, pid: int) -> None:
         """Raises ProcessLookupError if there is no such process."""
         self.pid = pid
-        self._popen = popen
         self._descriptor = os.pidfd_open(pid)
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -40,15 +40,9 @@ class ProcessHandle:
         """Whether it has not ended, as far as the event loop has been told."""
         return not self._ended.is_set()
 
-    @property
-    def code(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs, and always for a process that is not our child."""
-        return None if self._popen is None else self._popen.returncode
-
-    async def wait(self) -> int | None:
-        """Wait for the end; the exit code as in `code`."""
+    async def wait(self) -> None:
+        """Wait for the end."""
         await self._ended.wait()
-        return self.code
 
     async def ended_within(self, seconds: float) -> bool:
         """Wait for the end, but not longer than `seconds`."""
@@ -78,34 +72,86 @@ class ProcessHandle:
             self._descriptor = -1
 
     def _end(self) -> None:
-        if self._popen is not None:
-            self._popen.wait()  # returns at once, and leaves no zombie
+        # As the first process of a container we are everybody's parent, and leave no zombies.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
         self.release()
         self._ended.set()
 
 
-def start_process(command: Sequence[str], *, log: Path, directory: Path) -> ProcessHandle:
-    """Start `command` in a session of its own, writing to `log`: it outlives us, and Ctrl-C in our terminal does not
-    reach it.
+_LAUNCHER = """
+import os, sys
+if pid := os.fork():
+    print(pid, flush=True)
+    os._exit(0)
+os.dup2(2, 1)
+gate = int(sys.argv[1])
+if os.read(gate, 1):
+    os.close(gate)
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Starts a process that is nobody's child.
 
-    Raises OSError if it cannot be started.
-    """
+Envoy asks the kernel to be terminated together with its parent (PR_SET_PDEATHSIG, whenever hot restart is enabled),
+so it must have lost its parent before it begins. The process therefore waits for a byte through the gate, which is
+written once its parent, this launcher, is gone. If the gate closes without one, whoever wanted the process is gone as
+well. Not a fork of ours: between fork and exec a program with threads must not run Python.
+"""
+
+
+def _launch(command: Sequence[str], log: Path, directory: Path) -> tuple[int, int]:
+    """The pid of a process that waits, and the descriptor of its gate. Blocks for the start of an interpreter."""
     environment = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
-    with log.open("ab") as output:
-        popen = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=directory,
-            env=environment,
-            start_new_session=True,
-        )
-    with contextlib.suppress(OSError, ValueError):
-        # Each connection is a file. Set from here: between fork and exec no Python may run safely.
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(popen.pid, resource.RLIMIT_NOFILE, (hard, hard))
-    return ProcessHandle(popen.pid, popen)
+    theirs, ours = os.pipe()
+    try:
+        with log.open("ab") as output:
+            launcher = subprocess.run(
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(theirs), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                cwd=directory,
+                env=environment,
+                pass_fds=(theirs,),
+                start_new_session=True,
+                check=True,
+            )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    return int(launcher.stdout), ours
+
+
+async def start_process(command: Sequence[str], *, log: Path, directory: Path) -> ProcessHandle:
+    """Start `command`, an absolute path and its arguments, so that it outlives us.
+
+    It has a session of its own (Ctrl-C in our terminal does not reach it), no parent, and `log` as its output.
+    Raises OSError or subprocess.SubprocessError if it cannot be started.
+    """
+    launching = asyncio.ensure_future(asyncio.to_thread(_launch, command, log, directory))
+    try:
+        pid, gate = await asyncio.shield(launching)
+    except asyncio.CancelledError:
+        launching.add_done_callback(_abandon)
+        raise
+    try:
+        handle = ProcessHandle(pid)
+        with contextlib.suppress(OSError, ValueError):
+            # Each connection is a file.
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        os.write(gate, b"g")
+    finally:
+        os.close(gate)
+    return handle
+
+
+def _abandon(launching: asyncio.Future[tuple[int, int]]) -> None:
+    """Have the process that nobody waits for any more end before it begins."""
+    if not launching.cancelled() and launching.exception() is None:
+        os.close(launching.result()[1])
 
 
 class FoundProcess(msgspec.Struct, frozen=True):

@@ -125,6 +125,8 @@ class ProcessProxies:
         await asyncio.gather(*(stop_one(node) for node in sorted(self._supervisors)))
         self._supervisors.clear()
         await self._close()
+        with contextlib.suppress(OSError):  # others keep sockets in it as well
+            self.run_directory.rmdir()
 
     async def detach(self) -> None:
         """Give the data directory free and leave every proxy running, for the next `start` to adopt."""

@@ -108,11 +108,10 @@ class Adopted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Exited(msgspec.Struct, frozen=True, tag=True):
-    """A process ended. `code` is negative for a signal, and None for an adopted one (only its parent learns it)."""
+    """A process ended; `expected` if it was asked to."""
 
     node: str
     pid: int
-    code: int | None
     expected: bool
 
 

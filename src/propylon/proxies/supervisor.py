@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from propylon.proxies import admin
+from propylon.proxies import admin, log
 from propylon.proxies.backoff import BackoffPolicy, delay, next_failures
 from propylon.proxies.bootstrap import build_bootstrap
 from propylon.proxies.directories import ProxyFiles
@@ -31,6 +32,8 @@ from propylon.proxies.settings import (
     default_concurrency,
 )
 
+_STARTUP = 10.0
+"""Seconds; a process that ended earlier probably never worked, and its last line says why."""
 _POLL = 0.05
 """Seconds between two looks at what Envoy has no event for."""
 
@@ -158,7 +161,7 @@ class Supervisor:
                 remaining = await drain_proxy(self.files.admin_socket, self._process, seconds)
                 self._emit(Drained(self.files.node, remaining))
             await self._process.terminate()
-            self._emit(Exited(self.files.node, self._process.pid, self._process.code, expected=True))
+            self._emit(Exited(self.files.node, self._process.pid, expected=True))
         for each in self._predecessors:
             await each.terminate()
         self._predecessors.clear()
@@ -210,16 +213,17 @@ class Supervisor:
             return
         self._process = None
         self._adopted = False
-        self._emit(Exited(self.files.node, process.pid, process.code, expected=False))
+        self._emit(Exited(self.files.node, process.pid, expected=False))
         for each in self._predecessors:
             # It handed over its sockets and its admin interface: nothing leads back.
             await each.terminate()
         self._predecessors.clear()
         self.files.forget_sockets()
         self._epoch = 0
+        ran_for = time.monotonic() - self._started_at
+        self._failures = next_failures(self._failures, ran_for, self._policy)
         self._restarts += 1
-        self._failures = next_failures(self._failures, time.monotonic() - self._started_at, self._policy)
-        await self._back_off(_how_it_ended(process))
+        await self._back_off(last_words(log.last_lines(self.files.log, 20)[0] if ran_for < _STARTUP else [], ran_for))
 
     async def _back_off(self, reason: str) -> None:
         if self._plan is None:  # adopted, and nobody has asked for it: nothing to restart
@@ -253,12 +257,12 @@ class Supervisor:
             for other in self.files.directory.glob("bootstrap-*.json"):
                 if other != bootstrap:
                     other.unlink()
-            self._process = start_process(
+            self._process = await start_process(
                 (str(self.envoy), "-c", str(bootstrap), *plan.options, *identity),
                 log=self.files.log,
                 directory=self.files.directory,
             )
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             self._failures += 1
             await self._back_off(f"Envoy cannot be started: {error}")
             return
@@ -282,7 +286,7 @@ class Supervisor:
         remaining = await drain_proxy(self.files.admin_socket, running, plan.settings.drain_seconds)
         self._emit(Drained(self.files.node, remaining))
         await running.terminate()
-        self._emit(Exited(self.files.node, running.pid, running.code, expected=True))
+        self._emit(Exited(self.files.node, running.pid, expected=True))
         self._process = None
         self.files.forget_sockets()
         await self._launch(plan)
@@ -302,12 +306,15 @@ class Supervisor:
             return False
 
 
-def _how_it_ended(process: ProcessHandle) -> str:
-    if process.code is None:
-        return "Envoy ended"
-    return (
-        f"Envoy was killed by signal {-process.code}" if process.code < 0 else f"Envoy exited with code {process.code}"
-    )
+def last_words(lines: list[str], ran_for: float) -> str:
+    """Why a process may have ended, from what it logged: nobody's child leaves no exit code. Pure."""
+    for line in reversed(lines):
+        if "[critical]" in line:
+            return f"Envoy ended: {line}"
+    if lines and ran_for < _STARTUP:
+        # Not even far enough to log: the loader, or a program that is no Envoy.
+        return f"Envoy ended at once: {lines[-1]}"
+    return "Envoy ended"
 
 
 async def drain_proxy(admin_socket: Path, process: ProcessHandle, seconds: float) -> int:
