@@ -1,0 +1,125 @@
+"""A Graph written by hand: the few calls that tests of the translation need to state one."""
+
+from types import SimpleNamespace
+
+from propylon import api
+from propylon.envoy import EnvoySettings, build_translation
+from propylon.graph.model import (
+    Backend,
+    BackendKey,
+    BackendRef,
+    Certificate,
+    Cluster,
+    ClusterKey,
+    Endpoint,
+    L4Key,
+    L4Route,
+    Listener,
+    ListenerKey,
+    Match,
+    Port,
+    PortKey,
+    RouteTableKey,
+    Rule,
+    SecretKey,
+    VirtualHost,
+    VirtualHostEntry,
+    VirtualHostKey,
+)
+from propylon.incremental import Engine
+
+GATEWAY = api.ObjectKey("default", "gw")
+GROUP = "gateway.networking.k8s.io"
+COLLECTIONS = ("ports", "virtual_hosts", "l4_routes", "endpoints", "clusters", "secrets")
+
+
+def listener(name, protocol, port, hostname="", tls=None, filters=(), index=0):
+    return Listener(
+        key=ListenerKey(GATEWAY, "Gateway", GATEWAY.namespace, GATEWAY.name, name),
+        index=index,
+        port=port,
+        protocol=protocol,
+        hostname=hostname,
+        tls=tls,
+        supported_kinds=(),
+        allowed_routes=api.AllowedRoutes(),
+        filters=filters,
+    )
+
+
+def backend_key(name, port=80):
+    return BackendKey("Service", "default", name, port)
+
+
+def cluster_key(name, protocol="HTTP", port=80):
+    return ClusterKey(backend_key(name, port), protocol)
+
+
+def ref(name, weight=1, filters=(), protocol="HTTP"):
+    """A backendRef; None leads nowhere."""
+    return BackendRef(weight, cluster_key(name, protocol) if name else None, filters)
+
+
+def entry(match=None, kind="HTTPRoute", route="route", original="", **rule):
+    """One match of one rule of a route."""
+    match = match or Match()
+    rule.setdefault("index", 0)
+    rule.setdefault("name", None)
+    return VirtualHostEntry(api.ObjectRef(GROUP, kind, "default", route), original, Rule(matches=(match,), **rule), match)
+
+
+def table_of(each):
+    return each.route_table
+
+
+class World:
+    """Sources in place of the Graph's collections, and the translation of them."""
+
+    def __init__(self, settings=None):
+        self.engine = Engine()
+        self.graph = SimpleNamespace(**{name: self.engine.source(f"graph: {name}") for name in COLLECTIONS})
+        self.translation = build_translation(self.engine, self.graph, settings or EnvoySettings(access_log=False))
+
+    def port(self, *listeners, bound=None, transport="TCP", addresses=("127.0.0.1",), **more):
+        number = listeners[0].port
+        key = PortKey(GATEWAY, number, transport)
+        self.graph.ports.set(key, Port(key, addresses, bound or number, listeners, **more))
+        return key
+
+    def host(self, table, hostname, *entries, filters=()):
+        """`table` is a listener or a RouteTableKey."""
+        if not isinstance(table, RouteTableKey):
+            table = table.route_table
+        key = VirtualHostKey(table, hostname)
+        self.graph.virtual_hosts.set(key, VirtualHost(key, entries, filters))
+        return key
+
+    def backend(self, name, *addresses, protocol="HTTP", port=80, client_certificate=None, **more):
+        """A Service and the cluster for it; `addresses` are (host, port) or ports on loopback."""
+        key = backend_key(name, port)
+        more.setdefault("discovery", "EDS")
+        endpoints = tuple(Endpoint("127.0.0.1", a) if isinstance(a, int) else Endpoint(*a) for a in addresses)
+        self.graph.endpoints.set(key, endpoints)
+        cluster = ClusterKey(key, protocol)
+        self.graph.clusters.set(
+            (GATEWAY, cluster), Cluster(cluster, Backend(key, protocol, **more), client_certificate=client_certificate)
+        )
+        return cluster
+
+    def l4(self, at, *refs, hostname="", mode=None, kind="TCPRoute", route="l4", transport="TCP"):
+        """An L4 route at a listener."""
+        key = L4Key(GATEWAY, at.port, transport, hostname)
+        self.graph.l4_routes.set(
+            key, L4Route(key, api.ObjectRef(GROUP, kind, "default", route), at.key, mode, refs)
+        )
+        return key
+
+    def secret(self, kind, name, chain, private_key=b""):
+        key = SecretKey(kind, "default", name)
+        self.graph.secrets.set((GATEWAY, key), Certificate(key, chain, private_key))
+        return key
+
+    def resources(self):
+        """{(type URL, name): Resource} of the Gateway, after a commit."""
+        self.engine.commit()
+        return {(r.type_url, r.name): r for part in self.translation for _, r in part.items()}
