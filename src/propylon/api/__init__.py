@@ -6,6 +6,7 @@ plain strings: decoding accepts what validation refuses, so that one object can 
 Imports nothing of ours.
 """
 
+from propylon.api import conditions
 from propylon.api.core import (
     SERVICE_NAME_LABEL,
     ClusterTrustBundle,
@@ -177,6 +178,7 @@ from propylon.api.routes import (
     UDPRouteSpec,
     UDPRouteStatus,
 )
+from propylon.api.validation import Finding, validate
 
 __all__ = [
     "EXPERIMENTAL_GROUP",
@@ -211,6 +213,7 @@ __all__ = [
     "Event",
     "EventSource",
     "ExternalHostnameBackend",
+    "Finding",
     "ForZone",
     "ForwardBodyConfig",
     "Fraction",
@@ -337,11 +340,13 @@ __all__ = [
     "by_kind",
     "by_resource",
     "by_type",
+    "conditions",
     "decode",
     "decode_as",
     "group_of",
     "key_of",
     "ref_of",
+    "validate",
     "view",
     "without_nulls",
 ]

@@ -10,6 +10,7 @@ import msgspec
 
 from propylon.api import core, gateway, policies, routes, versions
 from propylon.api.references import EXPERIMENTAL_GROUP, GATEWAY_GROUP
+from propylon.api.schema import Channel
 
 Scope = Literal["Namespaced", "Cluster"]
 
@@ -45,6 +46,12 @@ class KindInfo(msgspec.Struct, frozen=True, kw_only=True):
     def api_version_of(self, version: str) -> str:
         """The apiVersion of a version: `v1` in the core group, `apps/v1` elsewhere."""
         return f"{self.group}/{version}" if self.group else version
+
+    def served_in(self, channel: Channel) -> tuple[str, ...]:
+        """The versions a channel serves, newest first: the standard channel of Gateway API has no alpha versions."""
+        if channel == "experimental" or self.group not in (GATEWAY_GROUP, EXPERIMENTAL_GROUP):
+            return self.served_versions
+        return tuple(version for version in self.served_versions if "alpha" not in version)
 
     def schema(self, version: str) -> Any:
         """The struct that describes a served version."""

@@ -1,0 +1,96 @@
+"""Validation: what the API server would refuse, and what it would silently drop, with field paths and remedies.
+
+Structural constraints come from the structs; rules across fields (the CRDs' CEL rules) are functions named after what
+they demand. Everything wrong is reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from propylon.api.defaults import apply_defaults
+from propylon.api.introspect import StructSpec, struct_spec
+from propylon.api.kinds import KindInfo, by_kind
+from propylon.api.meta import group_of
+from propylon.api.schema import Channel
+from propylon.api.validation.finding import Finding
+from propylon.api.validation.metadata import check_metadata
+from propylon.api.validation.registry import RULES
+from propylon.api.validation.structure import Walk
+
+__all__ = ["RULES", "Finding", "validate"]
+
+
+def validate(
+    document: Mapping[str, Any], *, channel: Channel = "experimental", old: Mapping[str, Any] | None = None
+) -> tuple[Finding, ...]:
+    """Everything wrong with a raw document, in the order of its fields; defaults need not be filled in.
+
+    `old` is the stored object when this is an update, for fields that must not change. Objects of kinds nobody
+    interprets are checked for apiVersion, kind and metadata only.
+    """
+    walk = Walk(channel)
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    for field, value in (("apiVersion", api_version), ("kind", kind)):
+        if not isinstance(value, str) or not value:
+            remedy = f"Add {field}, as a string."
+            walk.add("required_field_missing", field, value, f"a document needs {field}", remedy)
+    info = by_kind(group_of(api_version), kind) if isinstance(api_version, str) and isinstance(kind, str) else None
+    check_metadata(document.get("metadata"), info, walk.add)
+    if info is None or not isinstance(api_version, str):
+        return tuple(walk.findings)
+    version = api_version.rpartition("/")[2]
+    served = info.served_in(channel)
+    if version not in served:
+        newest = f"Use {info.api_version_of(served[0])}." if served else "It exists in the experimental channel only."
+        walk.add("version_not_served", "apiVersion", api_version, f"{kind} is not served at this version", newest)
+    walk.hide = info.kind == "Secret" and info.group == ""
+    spec = struct_spec(info.schema(version), channel)
+    _check_body(walk, spec, apply_defaults(document, channel=channel))
+    if old is not None:
+        _check_unchanged(walk, info, document, old)
+    return tuple(walk.findings)
+
+
+def _check_body(walk: Walk, spec: StructSpec, document: dict[str, Any]) -> None:
+    below = {}
+    for part in ("spec", "metadata"):
+        field = spec.fields.get(part)
+        if field is not None and isinstance(field.type, StructSpec):
+            below.update(dict.fromkeys(field.type.fields, part))
+    body: dict[str, Any] = {}
+    for key, item in document.items():
+        if key not in spec.fields and key in below:
+            message, remedy = f"{key} belongs below {below[key]}; here it is ignored", f"Move it to {below[key]}.{key}."
+            walk.add("misplaced_field", key, item, message, remedy, "warning")
+        elif key != "metadata":
+            body[key] = item
+    # Metadata has been checked with better words than its struct has; an empty one stands in for it.
+    walk.visit(spec, {**body, "metadata": {}}, "")
+    metadata = document.get("metadata")
+    field = spec.fields["metadata"]
+    if isinstance(metadata, Mapping) and isinstance(field.type, StructSpec):
+        for key, item in metadata.items():
+            if key not in field.type.fields:
+                walk.unknown_field(field.type, key, item, "metadata")
+
+
+def _check_unchanged(walk: Walk, info: KindInfo, document: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    for struct, path in _IMMUTABLE:
+        if info.type.__name__ == struct:
+            before, after = _at(old, path), _at(document, path)
+            if before is not None and after is not None and before != after:
+                remedy = f"Change it back to {msgspec.json.encode(before).decode()}, or create another {info.kind}."
+                walk.add("field_must_not_change", ".".join(path), after, "this field cannot be changed", remedy)
+
+
+_IMMUTABLE = (("GatewayClass", ("spec", "controllerName")),)
+
+
+def _at(document: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document
