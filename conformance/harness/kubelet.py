@@ -103,9 +103,8 @@ class Kubelet:
         elif "nodeName" not in pod["spec"]:
             self._spawn(self._bind(pod))
         elif running is None and pod["spec"]["nodeName"] == NODE:
-            self._pods[uid] = created = _Pod(
-                self._api, self._network, self._programs, (self._directory, self._logs), pod
-            )
+            directories = (self._directory, self._logs)
+            self._pods[uid] = created = _Pod(self._api, self._network, self._programs, directories, pod)
             created.task = self._spawn(self._run(created))
 
     async def _run(self, pod: _Pod) -> None:

@@ -44,9 +44,7 @@ def require_namespaces() -> None:
     for tool, package in (("unshare", "util-linux"), ("nsenter", "util-linux"), ("ip", "iproute2")):
         if shutil.which(tool) is None:
             raise NamespacesUnavailableError(f"the command {tool} is missing: install {package}")
-    trial = (
-        "ip link set lo up && ip link add a type veth peer name b && ip link add c type bridge && unshare --net true"
-    )
+    trial = "ip link add name try0 type veth peer name try1 && ip link add name try2 type bridge && unshare --net true"
     done = subprocess.run([*_UNSHARE, "sh", "-c", trial], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NamespacesUnavailableError(
@@ -57,14 +55,14 @@ def require_namespaces() -> None:
         )
 
 
-def enter(command: Sequence[str], lifeline_option: str) -> int:
+def enter(command: Sequence[str], lifeline_option: str, arguments: Sequence[str]) -> int:
     """Runs ``command`` in new namespaces and returns its exit code.
 
-    ``lifeline_option`` and the number of a file descriptor are appended to the command. The descriptor reads end of
-    file when the command should stop: on SIGINT, SIGTERM or SIGHUP here, or when this process is gone.
+    ``lifeline_option``, the number of a file descriptor and ``arguments`` follow the command. The descriptor reads end
+    of file when the command should stop: on SIGINT, SIGTERM or SIGHUP here, or when this process is gone.
     """
     reader, writer = os.pipe()
-    process = subprocess.Popen([*_UNSHARE, *command, lifeline_option, str(reader)], pass_fds=[reader])
+    process = subprocess.Popen([*_UNSHARE, *command, lifeline_option, str(reader), *arguments], pass_fds=[reader])
     os.close(reader)
     closed = False
 
@@ -104,7 +102,7 @@ async def set_up_node() -> None:
     lines = [
         "link set lo up",
         f"route add local {NODE_RANGE} dev lo",
-        f"link add {BRIDGE} type bridge",
+        f"link add name {BRIDGE} type bridge",
         f"addr add {BRIDGE_IP}/16 dev {BRIDGE}",
         f"link set {BRIDGE} up",
     ]
@@ -167,7 +165,7 @@ class PodNetwork:
             if not await holder.stdout.readline():
                 raise ProcessFailedError("cannot make a network namespace for a pod")
             host = [
-                f"link add pod{number} type veth peer name eth0 netns {holder.pid}",
+                f"link add name pod{number} type veth peer name eth0 netns {holder.pid}",
                 f"link set pod{number} master {BRIDGE} up",
             ]
             await run(["ip", "-batch", "-"], stdin="\n".join(host) + "\n")

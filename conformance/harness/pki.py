@@ -52,7 +52,9 @@ class Authority:
 
     def signing_key(self, file: str) -> Path:
         """A bare key, for service account tokens."""
-        return self._write(file, _pem(ec.generate_private_key(ec.SECP256R1())))
+        # SEC 1, not PKCS 8: kube-apiserver takes the public half from this very file, and reads it in that form only.
+        form = serialization.PrivateFormat.TraditionalOpenSSL
+        return self._write(file, _pem(ec.generate_private_key(ec.SECP256R1()), form))
 
     def client_context(self, certificate: Path, key: Path) -> ssl.SSLContext:
         """TLS settings of a client that trusts this authority alone."""
@@ -112,10 +114,10 @@ def _general(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _pem(
+    key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8
+) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def _base64(path: Path) -> str:

@@ -51,7 +51,7 @@ def read_profiles(path: Path) -> list[Profile]:
 
 def table(profiles: Sequence[Profile], outcome: Outcome) -> str:
     """The table, and below it every failed test."""
-    rows = [("profile", "core", "extended", "skipped", "failed")]
+    rows: list[tuple[str, ...]] = [("profile", "core", "extended", "skipped", "failed")]
     for profile in profiles:
         parts = (profile.core, profile.extended)
         passed = [f"{part.passed}/{part.total}" if part.total else "-" for part in parts]

@@ -1,0 +1,313 @@
+"""Runs the official Gateway API conformance suite against a controller: ``python conformance/run.py --help``.
+
+The process that is started by hand builds what is missing, enters the namespaces, and waits; the same file, run again
+inside, does the work. README.md beside this file tells more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import build  # noqa: E402
+from harness import netns  # noqa: E402
+from harness.api import ApiError, Object, load_documents, wait_until  # noqa: E402
+from harness.cluster import Cluster  # noqa: E402
+from harness.containers import Program  # noqa: E402
+from harness.kubelet import Kubelet  # noqa: E402
+from harness.processes import Daemon, ProcessFailedError  # noqa: E402
+from harness.report import read_profiles, table  # noqa: E402
+from harness.selftest import SelfTestError, self_test  # noqa: E402
+from harness.suite import run_suite, test_pattern  # noqa: E402
+
+ALL_PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
+ECHO_IMAGE = "registry.k8s.io/gateway-api/conformance/echo-basic"
+LIFELINE = "--lifeline"
+_ACCEPTED_SECONDS = 60
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        description="Run the official Gateway API conformance suite in a cluster without containers.",
+        epilog="Arguments after -- go to the suite as they are.",
+    )
+    add = result.add_argument
+    add("--controller-command", help="the controller under test; {kubeconfig} and other placeholders: see README.md")
+    add("--mode", choices=["process", "kubernetes"], default="process", help="named in the report; {mode}")
+    add("--run-test", help="ShortNames, separated by commas; one alone runs whatever features are claimed")
+    add("--skip-tests", help="ShortNames, separated by commas")
+    add("--profiles", default=ALL_PROFILES, help="default: %(default)s")
+    add("--supported-features", help="instead of those the GatewayClass claims")
+    add("--exempt-features")
+    add("--all-features", action="store_true")
+    add("--channel", choices=["experimental", "standard"], default="experimental", help="of the CRDs")
+    add("--gateway-class", default="gateway-conformance")
+    add("--controller-name", default="propylon.dev/gateway-controller", help="of the GatewayClass")
+    add("--manifest", action="append", default=[], type=Path, help="applied before the controller starts")
+    add("--image", action="append", default=[], metavar="PATTERN=COMMAND", help="what to run for a container image")
+    add("--results", type=Path, default=HERE.parent / ".cache" / "conformance-results", help="default: %(default)s")
+    add("--timeout", default="90m", help="of the whole suite")
+    add("--organization", default="propylon")
+    add("--project", default="propylon")
+    add("--url", default="https://github.com/propylon/propylon")
+    add("--version", default="0.1.0", help="of the implementation, for the report")
+    add("--contact", default="https://github.com/propylon/propylon/issues")
+    add("--verbose", action="store_true", help="print what the harness logs")
+    add("--shell", action="store_true", help="no suite: a shell in the namespace, KUBECONFIG set")
+    add("--self-test", action="store_true", help="no suite, no controller: shows that the harness works")
+    add(LIFELINE, type=int, help=argparse.SUPPRESS)
+    add("--artifacts", help=argparse.SUPPRESS)
+    add("suite", nargs="*", help=argparse.SUPPRESS)
+    return result
+
+
+def main() -> int:
+    """Outside: build, enter. Inside: run. Returns the exit code: 0 if everything passed."""
+    options = parser().parse_args()
+    if options.lifeline is not None:
+        return asyncio.run(inside(options))
+    if not (options.shell or options.self_test or options.controller_command):
+        parser().error("one of --controller-command, --shell, --self-test is needed")
+    try:
+        netns.require_namespaces()
+        artifacts = build.build()
+    except (netns.NamespacesUnavailableError, build.BuildError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    paths = json.dumps({name: str(path) for name, path in vars(artifacts).items()})
+    # Before the user's own arguments: those may end in "-- ..." for the suite.
+    own = [sys.executable, str(HERE / "run.py"), "--artifacts", paths]
+    return netns.enter(own, LIFELINE, sys.argv[1:])
+
+
+async def inside(options: argparse.Namespace) -> int:
+    """Runs in the namespaces until done or until the lifeline ends."""
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop() -> None:
+        task.cancel()
+
+    netns.watch_lifeline(options.lifeline, stop)
+    artifacts = build.Artifacts(**{name: Path(path) for name, path in json.loads(options.artifacts).items()})
+    results: Path = options.results.resolve()
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as directory:
+        run = Run(options, artifacts, Path(directory), results)
+        try:
+            return await run.run()
+        except asyncio.CancelledError:
+            say("interrupted")
+            return 130
+        except (ProcessFailedError, TimeoutError, ApiError, SelfTestError, ValueError) as error:
+            say(f"error: {error}")
+            return 1
+        finally:
+            await run.stop()
+            if left := netns.processes_left():
+                say(f"ending what is left: {', '.join(left)}")
+
+
+class Run:
+    """One run: the cluster, the controller, and the suite or what was asked for instead."""
+
+    def __init__(self, options: argparse.Namespace, artifacts: build.Artifacts, directory: Path, results: Path) -> None:
+        self.options = options
+        self.artifacts = artifacts
+        self.directory = directory
+        self.results = results
+        logs = results / "logs"
+        self.cluster = Cluster(
+            directory,
+            logs,
+            etcd=artifacts.etcd,
+            apiserver=artifacts.apiserver,
+            controller_manager=artifacts.controller_manager,
+        )
+        programs = {ECHO_IMAGE: Program((str(artifacts.echo),), rooted=True)}
+        for entry in options.image:
+            pattern, _, command = entry.partition("=")
+            programs[pattern] = Program(tuple(shlex.split(self._filled(command))))
+        self.kubelet = Kubelet(self.cluster.api, directory, logs, programs)
+        self.controller: Daemon | None = None
+
+    async def run(self) -> int:
+        """Everything in order. Returns the exit code."""
+        await netns.set_up_node()
+        start = time.monotonic()
+        await self.cluster.start()
+        say(f"control plane ready in {time.monotonic() - start:.1f} s")
+        options, artifacts = self.options, self.artifacts
+        crds = artifacts.standard_crds if options.channel == "standard" else artifacts.experimental_crds
+        names = await self.cluster.install_crds(crds)
+        say(f"{len(names)} CRDs of the {options.channel} channel served")
+        await self.kubelet.start(self.cluster.authority)
+        if options.self_test:
+            await self_test(self.cluster, self.kubelet, artifacts.base_manifests, self.directory, say)
+            say("the harness works")
+            return 0
+        await self._start_controller()
+        return await (self._shell() if options.shell else self._suite())
+
+    async def stop(self) -> None:
+        """Ends everything, in the order that leaves nobody without what it needs."""
+        if self.controller is not None:
+            await self.controller.stop(grace=15)
+        await self.kubelet.stop()
+        await self.cluster.stop()
+
+    def check(self) -> None:
+        """Raises if anything that should be running is not."""
+        self.cluster.check()
+        self.kubelet.check()
+        if self.controller is not None:
+            self.controller.check()
+
+    async def _start_controller(self) -> None:
+        options, api = self.options, self.cluster.api
+        gateway_class: Object = {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": options.gateway_class},
+            "spec": {"controllerName": options.controller_name},
+        }
+        await api.apply(gateway_class)
+        for manifest in options.manifest:
+            await api.apply_all(load_documents(manifest.read_text()))
+        if not options.controller_command:
+            return
+        command = shlex.split(self._filled(options.controller_command))
+        environment = os.environ | {"KUBECONFIG": str(self.cluster.kubeconfig)}
+        log = self.results / "logs" / "controller.log"
+        self.controller = await Daemon.start("the controller", command, log, environment=environment)
+        say(f"controller started, its output is in {log}")
+        path = await api.path_of(gateway_class)
+
+        async def accepted() -> bool:
+            conditions = (await api.get(path)).get("status", {}).get("conditions", [])
+            return any(entry["type"] == "Accepted" and entry["status"] == "True" for entry in conditions)
+
+        what = f"the controller accepts GatewayClass {options.gateway_class}"
+        await wait_until(what, accepted, seconds=_ACCEPTED_SECONDS, check=self.check)
+
+    async def _suite(self) -> int:
+        report = self.results / "report.yaml"
+        say(f"suite starts; all it prints goes to {self.results}")
+        running = asyncio.create_task(
+            run_suite(
+                self.artifacts.suite,
+                self.artifacts.test2json,
+                self._suite_flags(report),
+                kubeconfig=self.cluster.kubeconfig,
+                results=self.results,
+                progress=say,
+            )
+        )
+        try:
+            while not running.done():
+                await asyncio.wait([running], timeout=1)
+                self.check()
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+        outcome = running.result()
+        text = table(read_profiles(report), outcome)
+        (self.results / "table.txt").write_text(text + "\n")
+        print(f"\n{text}", flush=True)
+        return 0 if outcome.code == 0 else 1
+
+    def _suite_flags(self, report: Path) -> list[str]:
+        options = self.options
+        names = [name for name in (options.run_test or "").split(",") if name]
+        flags = [f"-test.timeout={options.timeout}"]
+        if len(names) > 1:
+            flags.append(f"-test.run={test_pattern(names)}")
+        elif names:
+            flags.append(f"--run-test={names[0]}")
+        lists = {
+            "skip-tests": options.skip_tests,
+            "supported-features": options.supported_features,
+            "exempt-features": options.exempt_features,
+        }
+        flags += [f"--{name}={value}" for name, value in lists.items() if value]
+        if options.all_features:
+            flags.append("--all-features")
+        flags += [f"--{name}={getattr(options, name)}" for name in _REPORT_FLAGS]
+        flags += [
+            f"--mode={options.mode}",
+            f"--gateway-class={options.gateway_class}",
+            f"--conformance-profiles={options.profiles}",
+            f"--report-output={report}",
+            f"--usable-address={netns.GATEWAY_RANGE.replace('.0.0/16', '.200.1')}",
+            "--unusable-address=198.51.100.0",
+        ]
+        return flags + list(options.suite)
+
+    async def _shell(self) -> int:
+        say("kubectl, curl and so on work here; exit ends everything")
+        environment = os.environ | {"KUBECONFIG": str(self.cluster.kubeconfig), "PS1": "(conformance) \\w# "}
+        command = [os.environ.get("SHELL", "/bin/sh")]
+        if command[0].endswith("bash"):
+            command.append("--norc")  # or the prompt would not tell where one is
+        # In our session: the shell needs the terminal.
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def _filled(self, command: str) -> str:
+        values: dict[str, str] = {
+            "kubeconfig": str(self.cluster.kubeconfig),
+            "mode": self.options.mode,
+            "channel": self.options.channel,
+            "gateway_class": self.options.gateway_class,
+            "controller_name": self.options.controller_name,
+            "node_ip": netns.NODE_IP,
+            "gateway_range": netns.GATEWAY_RANGE,
+            "directory": str(self.directory),
+            "results": str(self.results),
+            "python": sys.executable,
+        }
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name not in values:
+                raise ValueError(f"unknown placeholder {{{name}}}; there are {', '.join(sorted(values))}")
+            return values[name]
+
+        filled: str = re.sub(r"\{(\w+)\}", value, command)
+        return filled
+
+
+_REPORT_FLAGS = ("organization", "project", "url", "version", "contact")
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
