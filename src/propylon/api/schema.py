@@ -58,6 +58,8 @@ class Constraint:
     list_map_keys: tuple[str, ...] | None = None
     format: Literal["int32", "int64", "date-time"] | None = None
     map_type: Literal["atomic"] | None = None
+    says: str | None = None
+    """The pattern in words, for people; nothing to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +121,61 @@ SUBDOMAIN_PATTERN = rf"{LABEL_PATTERN}(\.{LABEL_PATTERN})*"
 _DOMAIN_PREFIXED_PATH = rf"{SUBDOMAIN_PATTERN}\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
 _LABEL_VALUE_PATTERN = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 
-Group = Annotated[str, Constraint(pattern=f"^$|^{SUBDOMAIN_PATTERN}$", max_length=253)]
-Kind = Annotated[str, Constraint(pattern="^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", min_length=1, max_length=63)]
+_DNS_NAME = 'must be a DNS name in lower case, like "www.example.com"'
+_KIND = 'must be a kind, like "Service"'
+
+Group = Annotated[str, Constraint(pattern=f"^$|^{SUBDOMAIN_PATTERN}$", max_length=253, says='must be "" or a DNS name')]
+Kind = Annotated[
+    str, Constraint(pattern="^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", min_length=1, max_length=63, says=_KIND)
+]
 ObjectName = Annotated[str, Constraint(min_length=1, max_length=253)]
-NamespaceName = Annotated[str, Constraint(pattern=f"^{LABEL_PATTERN}$", min_length=1, max_length=63)]
-SectionName = Annotated[str, Constraint(pattern=f"^{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253)]
-Hostname = Annotated[str, Constraint(pattern=rf"^(\*\.)?{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253)]
-PreciseHostname = Annotated[str, Constraint(pattern=f"^{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253)]
+NamespaceName = Annotated[
+    str,
+    Constraint(
+        pattern=f"^{LABEL_PATTERN}$",
+        min_length=1,
+        max_length=63,
+        says='must have lower-case letters, digits and "-" only',
+    ),
+]
+SectionName = Annotated[
+    str,
+    Constraint(
+        pattern=f"^{SUBDOMAIN_PATTERN}$",
+        min_length=1,
+        max_length=253,
+        says='must have lower-case letters, digits, "-" and "." only',
+    ),
+]
+Hostname = Annotated[
+    str,
+    Constraint(
+        pattern=rf"^(\*\.)?{SUBDOMAIN_PATTERN}$",
+        min_length=1,
+        max_length=253,
+        says='must be a DNS name in lower case, like "www.example.com" or "*.example.com"',
+    ),
+]
+PreciseHostname = Annotated[
+    str, Constraint(pattern=f"^{SUBDOMAIN_PATTERN}$", min_length=1, max_length=253, says=_DNS_NAME)
+]
 PortNumber = Annotated[int, Constraint(minimum=1, maximum=65535, format="int32")]
-GatewayController = Annotated[str, Constraint(pattern=f"^{_DOMAIN_PREFIXED_PATH}$", min_length=1, max_length=253)]
-HeaderName = Annotated[str, Constraint(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$", min_length=1, max_length=256)]
-HEADER_VALUE = Constraint(pattern=r"^[!-~]+([\t ]?[!-~]+)*$")
-Duration = Annotated[str, Constraint(pattern="^([0-9]{1,5}(h|m|s|ms)){1,4}$")]
+GatewayController = Annotated[
+    str,
+    Constraint(
+        pattern=f"^{_DOMAIN_PREFIXED_PATH}$", min_length=1, max_length=253, says='must be like "example.com/controller"'
+    ),
+]
+HeaderName = Annotated[
+    str,
+    Constraint(
+        pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$", min_length=1, max_length=256, says="must be a header name"
+    ),
+]
+HEADER_VALUE = Constraint(pattern=r"^[!-~]+([\t ]?[!-~]+)*$", says="must be printable ASCII without spaces at its ends")
+Duration = Annotated[
+    str, Constraint(pattern="^([0-9]{1,5}(h|m|s|ms)){1,4}$", says='must be a duration, like "10s" or "1m30s"')
+]
 AbsoluteURI = Annotated[
     str, Constraint(pattern=r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?", min_length=1, max_length=253)
 ]

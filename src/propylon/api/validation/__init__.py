@@ -14,7 +14,7 @@ import msgspec
 from propylon.api.defaults import apply_defaults
 from propylon.api.introspect import StructSpec, struct_spec
 from propylon.api.kinds import KindInfo, by_kind
-from propylon.api.meta import group_of
+from propylon.api.meta import ObjectMeta, group_of
 from propylon.api.schema import Channel
 from propylon.api.validation.finding import Finding
 from propylon.api.validation.metadata import check_metadata
@@ -22,6 +22,8 @@ from propylon.api.validation.registry import RULES
 from propylon.api.validation.structure import Walk
 
 __all__ = ["RULES", "Finding", "validate"]
+
+_METADATA = struct_spec(ObjectMeta)
 
 
 def validate(
@@ -39,7 +41,11 @@ def validate(
             remedy = f"Add {field}, as a string."
             walk.add("required_field_missing", field, value, f"a document needs {field}", remedy)
     info = by_kind(group_of(api_version), kind) if isinstance(api_version, str) and isinstance(kind, str) else None
-    check_metadata(document.get("metadata"), info, walk.add)
+    metadata = document.get("metadata")
+    check_metadata(metadata, info, walk.add)
+    if isinstance(metadata, Mapping):
+        for key in metadata.keys() - _METADATA.fields.keys():
+            walk.unknown_field(_METADATA, str(key), metadata[key], "metadata")
     if info is None or not isinstance(api_version, str):
         return tuple(walk.findings)
     version = api_version.rpartition("/")[2]
@@ -70,12 +76,6 @@ def _check_body(walk: Walk, spec: StructSpec, document: dict[str, Any]) -> None:
             body[key] = item
     # Metadata has been checked with better words than its struct has; an empty one stands in for it.
     walk.visit(spec, {**body, "metadata": {}}, "")
-    metadata = document.get("metadata")
-    field = spec.fields["metadata"]
-    if isinstance(metadata, Mapping) and isinstance(field.type, StructSpec):
-        for key, item in metadata.items():
-            if key not in field.type.fields:
-                walk.unknown_field(field.type, key, item, "metadata")
 
 
 def _check_unchanged(walk: Walk, info: KindInfo, document: Mapping[str, Any], old: Mapping[str, Any]) -> None:

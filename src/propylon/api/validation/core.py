@@ -50,7 +50,7 @@ def service_port_name_must_be_a_label(port: Any) -> Iterable[Violation]:
 def target_port_must_be_in_range(port: Any) -> Iterable[Violation]:
     """A target port is a port number or the name of one."""
     target = port.get("targetPort")
-    if isinstance(target, int) and not 1 <= target <= 65535:
+    if isinstance(target, int) and target != port.get("port") and not 1 <= target <= 65535:
         yield Violation(".targetPort", target)
 
 

@@ -163,7 +163,7 @@ def xbackend_reference_has_no_port(ref: Any) -> Iterable[Violation]:
         yield Violation(".port", ref["port"])
 
 
-# --- timeouts and sessions ---------------------------------------------------------------------------------------------
+# --- timeouts and sessions --------------------------------------------------------------------------------------------
 
 
 _UNIT_MICROSECONDS = {"h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000}

@@ -20,6 +20,7 @@ from propylon.api.validation.rules import Rule
 
 _INT_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 _DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
+_NAME_LENGTH = 253
 _compiled = cache(re2.compile)
 
 
@@ -206,9 +207,17 @@ class Walk:
         elif constraint.max_length is not None and len(value) > constraint.max_length:
             message = f"at most {constraint.max_length} characters allowed, found {len(value)}"
             self.add("too_long", path, value, message, "Shorten it.")
+        elif constraint.pattern is None and constraint.max_length == _NAME_LENGTH and placeholder_in(value) == value:
+            # Names have no pattern of their own, so nothing else would notice a blank.
+            remedy = f"Replace {value} with a real name."
+            self.add("placeholder_not_filled_in", path, value, f"{value} is a placeholder", remedy, "warning")
         elif constraint.pattern is not None and not _compiled(constraint.pattern).search(value):
             self.add(
-                "invalid_format", path, value, f"must match {constraint.pattern}", _pattern_remedy(value, constraint)
+                "invalid_format",
+                path,
+                value,
+                constraint.says or f"must match {constraint.pattern}",
+                _pattern_remedy(value, constraint),
             )
         if constraint.format == "date-time" and not _DATE_TIME.fullmatch(value):
             self.add(
