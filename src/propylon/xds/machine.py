@@ -15,12 +15,15 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import count
 
 import msgspec
+from envoy.config.cluster.v3 import cluster_pb2
+from google.protobuf.message import DecodeError
 
 from propylon.xds.events import ResourceName
-from propylon.xds.type_urls import CDS, LDS, WILDCARD, is_made_first, removal_rank, send_rank
+from propylon.xds.type_urls import CDS, EDS, LDS, WILDCARD, is_made_first, removal_rank, send_rank
 from propylon.xds.world import Resource, World
 
 RESPONSE_BYTES = 2 * 1024 * 1024
@@ -101,6 +104,8 @@ class Subscription:
         self.demanded: set[str] = set()
         """Names that get an answer even if the proxy has that version, or if there is no such resource."""
         self.flight: Flight | None = None
+        self.overtaken: dict[str, Flight] = {}
+        """Responses that took too long to be waited for, by nonce. They may still be answered."""
         self.trials: deque[tuple[str, ...]] = deque()
         """After a refusal that named nobody: groups to be sent by themselves until the offender is found."""
         self.trial_epoch: float = NEVER
@@ -112,6 +117,18 @@ class Subscription:
     def mark(self, name: str, epoch: int) -> None:
         """Have `name` looked at."""
         self.pending.setdefault(name, epoch)
+
+    def land(self, nonce: str) -> Flight | None:
+        """Return the response that a nonce answers, which is in flight no more; None for a stale nonce."""
+        if self.flight is not None and self.flight.nonce == nonce:
+            flight, self.flight = self.flight, None
+            return flight
+        return self.overtaken.pop(nonce, None)
+
+    def carries(self, name: str) -> bool:
+        """Whether some version of `name`, or its removal, is under way."""
+        flights = (*self.overtaken.values(), *((self.flight,) if self.flight else ()))
+        return any(name in flight.resources or name in flight.removed for flight in flights)
 
 
 class Stream:
@@ -133,9 +150,8 @@ class Stream:
         if subscription is None:
             subscription = self.subscriptions[request.type_url] = Subscription(request.type_url)
         if request.nonce:
-            flight = subscription.flight
-            if flight is not None and flight.nonce == request.nonce:
-                subscription.flight = None
+            flight = subscription.land(request.nonce)
+            if flight is not None:
                 if request.error is None:
                     self._acknowledge(subscription, flight.resources, flight.removed, outcome)
                 else:
@@ -236,7 +252,7 @@ class Stream:
             # Nothing can be taken back or tried otherwise; sending it again would loop.
             for name in flight.removed:
                 subscription.acked.pop(name, None)
-            outcome.rejected.append((None, "", message))
+            outcome.rejected.append((None, "", readable(message)))
             return
         if len(names) == 1:
             self._reject(subscription, names[0], flight.resources[names[0]], message, outcome)
@@ -263,6 +279,7 @@ class Stream:
         self, subscription: Subscription, name: str, resource: Resource, message: str, outcome: Outcome
     ) -> None:
         key = (subscription.type_url, name)
+        message = readable(message)
         subscription.rejected.setdefault(name, {})[resource.version] = message
         self.world.reject(key, resource.version, message)
         outcome.rejected.append((key, resource.version, message))
@@ -292,6 +309,9 @@ class Stream:
                 response = self._remove(subscription, plan, limit)
             if response is not None:
                 responses.append(response)
+                if response.type_url == CDS and EDS in plans:
+                    self._demand_endpoints(response.resources.values())
+                    plans[EDS] = self._plan(self.subscriptions[EDS])
         return responses
 
     @property
@@ -299,7 +319,43 @@ class Stream:
         """Whether nothing is left to be sent or answered."""
         if not self._may_send():
             return False
-        return not any(s.flight or s.trials or self._plan(s) for s in self.subscriptions.values())
+        return not any(s.flight or s.overtaken or s.trials or self._plan(s) for s in self.subscriptions.values())
+
+    @property
+    def awaited(self) -> Mapping[str, bool]:
+        """The nonces of unanswered responses that changes of other types may wait for.
+
+        True where an earlier response of the type is overdue already, so that there is little hope for this one.
+        """
+        return {s.flight.nonce: bool(s.overtaken) for s in self._made_first() if s.flight}
+
+    def overtake(self, nonces: Iterable[str]) -> None:
+        """Stop waiting for these responses.
+
+        Envoy answers a cluster response only when its clusters are warm: that is what makes waiting for it worth while,
+        but a cluster that does not get warm must not keep everybody else's routes, nor the change that repairs it, for
+        ever.
+        """
+        for subscription in self._made_first():
+            if subscription.flight is not None and subscription.flight.nonce in nonces:
+                subscription.overtaken[subscription.flight.nonce] = subscription.flight
+                subscription.flight = None
+
+    def _made_first(self) -> list[Subscription]:
+        return [s for s in self.subscriptions.values() if is_made_first(s.type_url)]
+
+    def _demand_endpoints(self, clusters: Iterable[Resource]) -> None:
+        """Have endpoints sent (again) that clusters just sent will wait for.
+
+        Envoy warms a new or changed cluster until endpoints arrive after it, but does not ask for names it is
+        subscribed to.
+        """
+        subscription = self.subscriptions[EDS]
+        for resource in clusters:
+            name = endpoints_of(resource.body)
+            if name in subscription.names:
+                subscription.demanded.add(name)
+                self._mark(subscription, name)
 
     def _may_send(self) -> bool:
         if not self.world.complete:
@@ -347,7 +403,7 @@ class Stream:
                 if name in subscription.demanded:
                     plan.absent.append(name)
                     continue
-            if subscription.flight is None or name not in subscription.flight.resources:
+            if not subscription.carries(name):
                 idle.append(name)
         for name in idle:
             del subscription.pending[name]
@@ -442,3 +498,22 @@ def mentioned(names: Iterable[str], message: str) -> list[str]:
         for name in names
         if name in message and re.search(rf"(?<![\w/.\-]){re.escape(name)}(?![\w/\-]|\.\w)", message)
     ]
+
+
+def readable(message: str) -> str:
+    """Return an error message without the dump of the resource that Envoy puts into some: long, and it may hold
+    secrets.
+    """
+    return re.sub(r"goo\.gle/debug\w*\s.*?(\n: |\Z)", "", message, flags=re.DOTALL).strip().rstrip(":")
+
+
+@lru_cache(maxsize=1024)
+def endpoints_of(cluster: bytes) -> str:
+    """Return the EDS resource name a serialized cluster waits for; of other clusters, a name nobody subscribes to."""
+    try:
+        message = cluster_pb2.Cluster.FromString(cluster)
+    except DecodeError:
+        return ""
+    if message.type != cluster_pb2.Cluster.EDS:
+        return ""
+    return str(message.eds_cluster_config.service_name or message.name)

@@ -73,8 +73,10 @@ class Server:
     and must be quick. Desired state may be given before `start` and before a proxy connects.
     """
 
-    def __init__(self, *, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, *, on_event: Callable[[Event], None], patience: float = 5.0) -> None:
+        """Routes wait for the clusters they might refer to for at most `patience` seconds."""
         self._on_event = on_event
+        self._patience = patience
         self._worlds: dict[str, World] = {}
         self._connections: dict[str, dict[int, _Connection]] = {}
         self._numbers = count(1)
@@ -236,8 +238,20 @@ class Server:
         connection.wake.set()
 
     async def _write(self, connection: _Connection, context: Any) -> None:
+        loop = asyncio.get_running_loop()
+        until: dict[str, float] = {}
         while connection.failure is None:
-            await connection.wake.wait()
+            now = loop.time()
+            patience = {
+                nonce: self._patience / (20 if overdue else 1) for nonce, overdue in connection.stream.awaited.items()
+            }
+            until = {nonce: until.get(nonce, now + seconds) for nonce, seconds in patience.items()}
+            try:
+                async with asyncio.timeout_at(min(until.values(), default=None)):
+                    await connection.wake.wait()
+            except TimeoutError:
+                now = loop.time()
+                connection.stream.overtake([nonce for nonce, end in until.items() if end <= now])
             connection.wake.clear()
             responses = connection.stream.take()
             for response in responses:
