@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support.backends import Backend
 from support.instance import Instance, eventually
 from support.load import Load
@@ -13,22 +14,44 @@ from support.manifests import GATEWAY, OFFSET, route, service, to, write
 
 pytestmark = [pytest.mark.feature, pytest.mark.timeout(180)]
 ENOUGH = 10_000
-HTTPS = GATEWAY + """\
+HTTPS = (
+    GATEWAY
+    + """\
     - name: https
       port: 443
       protocol: HTTPS
       hostname: "*.example.com"
       tls: {certificateRefs: [{name: tls}]}
 """
+)
 
 
 def certificate(directory: Path, serial: int) -> str:
     """A kubernetes.io/tls Secret for *.example.com with a serial number to recognise it by."""
     key, crt = directory / "key.pem", directory / "crt.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key]
-        + ["-out", crt, "-days", "30", "-subj", "/CN=x", "-addext", "subjectAltName=DNS:*.example.com"]
-        + ["-set_serial", str(serial)],
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            key,
+            "-out",
+            crt,
+            "-days",
+            "30",
+            "-subj",
+            "/CN=x",
+            "-addext",
+            "subjectAltName=DNS:*.example.com",
+            "-set_serial",
+            str(serial),
+        ],
         check=True,
         capture_output=True,
     )

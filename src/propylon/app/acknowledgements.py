@@ -41,9 +41,7 @@ class Acknowledgements:
                         self._acknowledged[event.node, name[1]] = version
             self._settle(event.node, event.all_settled)
             return bool(event.versions) or event.all_settled
-        if isinstance(event, Disconnected) and event.last:
-            return True
-        return False
+        return bool(isinstance(event, Disconnected) and event.last)
 
     def _settle(self, node: str, settled: bool) -> None:
         if settled:

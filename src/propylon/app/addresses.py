@@ -50,7 +50,7 @@ def loopback_block(data_dir: Path) -> ipaddress.IPv4Network:
 
 
 def plan_addresses(gateways: Iterable[api.ObjectKey], known: Assignment, block: ipaddress.IPv4Network) -> Assignment:
-    """Keep every known address (also of Gateways that are gone: they may come back) and give new ones the lowest free."""
+    """Keep every known address, also of Gateways that are gone (they may come back); new ones get the lowest free."""
     plan = dict(known)
     free = (str(a) for a in _hosts(block) if str(a) not in set(known.values()))
     for gateway in sorted(gateways):
@@ -73,10 +73,10 @@ def assign(
     usable: Callable[[str], bool],
 ) -> GatewayAddresses:
     """What a Gateway gets: the addresses it asks for if this machine has them, else its loopback address."""
-    requested = tuple(a for a in gateway.spec.addresses if (a.type or "IPAddress") == "IPAddress" and a.value)
+    requested = tuple(a.value for a in gateway.spec.addresses if (a.type or "IPAddress") == "IPAddress" and a.value)
     if requested:
-        good = tuple(a.value for a in requested if usable(a.value))
-        missing = tuple(a.value for a in requested if a.value not in good)
+        good = tuple(a for a in requested if usable(a))
+        missing = tuple(a for a in requested if a not in good)
         finding = None
         if missing:
             finding = Finding(

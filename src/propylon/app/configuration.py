@@ -104,7 +104,7 @@ def _parse(file: Path) -> FileOptions:
 
 
 def merge_options(command_line: Mapping[str, Any], file: FileOptions) -> UpOptions:
-    """Options of the command line win; lists and variables add up, the command line's last. Raises ConfigurationError."""
+    """Options of the command line win; lists and variables add up. Raises ConfigurationError."""
     given = {key: value for key, value in command_line.items() if value is not None}
     from_file = {
         key: value

@@ -6,13 +6,12 @@ Store and proxies are plugged in around it (`local` without a cluster), so that 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-
 from propylon import api
 from propylon.app.findings import build_findings
 from propylon.envoy import EnvoySettings, Resource, Translation, build_translation
 from propylon.graph import Graph, Settings, Sources, build_graph
-from propylon.graph.sources import FIELD_OF_KIND
 from propylon.graph.model import Finding
+from propylon.graph.sources import FIELD_OF_KIND
 from propylon.incremental import Collection, Engine, Source
 from propylon.status import PortProgrammed, StatusCollections, build_status
 
@@ -124,5 +123,3 @@ def _without_echo(document: Mapping[str, Any]) -> dict[str, Any]:
 def describe(ref: api.ObjectRef) -> str:
     """`HTTPRoute shop/cart`, `GatewayClass nginx`."""
     return f"{ref.kind} {ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind} {ref.name}"
-
-

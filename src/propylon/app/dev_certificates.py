@@ -7,7 +7,7 @@ from typing import NamedTuple
 from propylon import api
 
 ANNOTATION = "propylon.dev/dev-certificate"
-"""On a Secret that we issued: its names, comma-separated. A Secret without it is somebody else's and stays untouched."""
+"""On a Secret that we issued: its names, comma-separated. A Secret without it is somebody else's: left alone."""
 
 
 class Wanted(NamedTuple):
@@ -39,7 +39,9 @@ def wanted_certificates(
             for ref in listener.tls.certificate_refs:
                 if (ref.group or "", ref.kind or "Secret") == ("", "Secret"):
                     wanted = names.setdefault(api.ObjectKey(ref.namespace or key.namespace, ref.name), {})
-                    hosts = (listener.hostname.lower(),) if listener.hostname else ("localhost", "*.localhost", *addresses)
+                    hosts = (
+                        (listener.hostname.lower(),) if listener.hostname else ("localhost", "*.localhost", *addresses)
+                    )
                     wanted.update(dict.fromkeys(hosts))
     return tuple(_wanted(secret, tuple(hosts)) for secret, hosts in sorted(names.items()))
 

@@ -1,7 +1,7 @@
 """Ports that cannot be bound are found before a proxy is told to bind them.
 
-Envoy binds with SO_REUSEPORT: a port that somebody else shares in the same way would be split silently, and two Gateways
-of ours on one address would steal each other's connections. So a Listener is held back until its port is free.
+Envoy binds with SO_REUSEPORT: a port that somebody else shares in the same way would be split silently, and two
+Gateways of ours on one address would steal each other's connections. So a Listener is held back until its port is free.
 """
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -115,4 +115,6 @@ class PortGuard:
                 holder = listener.key
                 ref = api.ObjectRef(api.GATEWAY_GROUP, holder.kind, holder.namespace, holder.name)
                 field = f"spec.listeners[{listener.index}].port"
-                yield Problem("error", *locate(ref, field), f"{holder.kind} {holder.namespace}/{holder.name}", field, message)
+                yield Problem(
+                    "error", *locate(ref, field), f"{holder.kind} {holder.namespace}/{holder.name}", field, message
+                )

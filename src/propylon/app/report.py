@@ -60,8 +60,10 @@ def _gateway(
     status = statuses.get(api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *gateway.key), {})
     listeners = []
     for listener in gateway.listeners:
-        holder = statuses.get(api.ObjectRef(api.GATEWAY_GROUP, listener.key.kind, listener.key.namespace, listener.key.name), {})
-        own = next((s for s in holder.get("listeners", ()) if s["name"] == listener.key.section), {})
+        holder = statuses.get(
+            api.ObjectRef(api.GATEWAY_GROUP, listener.key.kind, listener.key.namespace, listener.key.name), {}
+        )
+        own: dict[str, Any] = next((s for s in holder.get("listeners", ()) if s["name"] == listener.key.section), {})
         foreign = listener.key.kind == "ListenerSet"
         listeners.append(
             {
@@ -73,7 +75,8 @@ def _gateway(
                 "hostname": listener.hostname,
                 "attached_routes": own.get("attachedRoutes", 0),
                 "conditions": [
-                    {k: c.get(k, "") for k in ("type", "status", "reason", "message")} for c in own.get("conditions", ())
+                    {k: c.get(k, "") for k in ("type", "status", "reason", "message")}
+                    for c in own.get("conditions", ())
                 ],
             }
         )

@@ -86,7 +86,11 @@ class Runtime:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        unsubscribe = self.workspace.store.subscribe(lambda: loop.call_soon_threadsafe(self._bell.set))
+
+        def ring() -> None:
+            loop.call_soon_threadsafe(self._bell.set)
+
+        unsubscribe = self.workspace.store.subscribe(ring)
         await self._start()
         watching = asyncio.create_task(self.workspace.files.watch(), name="watch files")
         try:
@@ -152,7 +156,9 @@ class Runtime:
     async def _publish(self, outcome: Outcome, *, retry: bool) -> None:
         """Hand changed resources to the xDS server, start proxies of new Gateways, stop those of Gateways gone."""
         graph = self.workspace.controller.graph
-        wanted = {key for key, gateway in graph.gateways.items() if gateway.accepted} if outcome.gateways else self._served
+        wanted = (
+            {key for key, gateway in graph.gateways.items() if gateway.accepted} if outcome.gateways else self._served
+        )
         self._unannounced = self._unannounced or bool(outcome.gateways)
         for node in sorted(wanted - self._served):
             outcome.resources.setdefault(node, {})
@@ -187,7 +193,8 @@ class Runtime:
             await self.proxies.ensure(node, ProxySettings(concurrency=self.options.concurrency or 0))
         except (ProxyError, ValueError, OSError) as error:
             self.workspace.problems.set_others(
-                f"proxy {node}", [Problem("error", "", 0, 0, f"Gateway {node}", "", f"no proxy can be started: {error}")]
+                f"proxy {node}",
+                [Problem("error", "", 0, 0, f"Gateway {node}", "", f"no proxy can be started: {error}")],
             )
 
     async def _echo_for_unserved(self, echo: EchoProcess, outcome: Outcome) -> None:
@@ -221,7 +228,7 @@ class Runtime:
         for key in [key for key, _ in controller.programmed.items() if key not in controller.graph.ports]:
             controller.programmed.remove(key)
             self._bell.set()
-        for key, _ in controller.graph.ports.items():
+        for key in controller.graph.ports:
             if "/".join(key.gateway) in nodes:
                 state = self._port_state(key)
                 if controller.programmed.get(key) != state:
@@ -294,7 +301,11 @@ class Runtime:
                 self.say(f"{what.severity if new else 'mended'}: {what.line_of_text()}")
             else:
                 self.say(f"mended: {what}")
-        pending = [k for k, _ in graph.ports.items() if (s := self.workspace.controller.programmed.get(k)) is None or s.state == "Pending"]
+        pending = [
+            k
+            for k, _ in graph.ports.items()
+            if (s := self.workspace.controller.programmed.get(k)) is None or s.state == "Pending"
+        ]
         self._settled = not pending and not self._bell.is_set() and not self._unwritten
         if self._settled and self._unannounced:
             self._unannounced = False
@@ -316,10 +327,10 @@ class Runtime:
             "echo": options.echo,
             "dev-certs": options.dev_certs,
             "port-offset": options.port_offset,
-            "backends": " ".join(f"{b.namespace}/{b.service}:{b.port}={b.host}:{b.host_port}" for b in options.backends),
+            "backends": " ".join(
+                f"{b.namespace}/{b.service}:{b.port}={b.host}:{b.host_port}" for b in options.backends
+            ),
             "concurrency": options.concurrency or "automatic",
             "access-log": options.access_log,
             "xds-socket": str(self.proxies.xds_socket),
         }
-
-

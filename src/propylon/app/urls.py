@@ -8,7 +8,7 @@ from propylon.graph.model import Port, PortKey, Route
 def render_urls(graph: Graph) -> list[str]:
     """One line per hostname of a listener that serves, with the curl command that reaches it; at most 20 a port."""
     hosts: dict[tuple[api.ObjectKey, int], set[str]] = {}
-    for _, route in graph.routes.items():
+    for route in graph.routes.values():
         for port, hostname in _hostnames(route):
             hosts.setdefault(port, set()).add(hostname)
     lines: list[str] = []

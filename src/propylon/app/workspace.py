@@ -1,4 +1,4 @@
-"""The half of the process that needs no proxy: store, files, addresses, development certificates, computed each turn."""
+"""The half of the process that needs no proxy: store, files, addresses, development certificates."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -19,7 +19,7 @@ def get_objects(kind: str, name: str | None, namespace: str | None, data_dir: Pa
         click.echo(f"propylon get: {kind!r} is not a kind that is served: {known}", err=True)
         return 2
     try:
-        with LocalStore.open(data_dir, read_only=True) as store:
+        with LocalStore(data_dir, read_only=True) as store:
             documents = store.list([GroupKind(info.group, info.kind)], namespace).documents
     except StoreError as error:
         click.echo(f"propylon get: {error}", err=True)
@@ -43,12 +43,19 @@ def find_kind(text: str) -> api.KindInfo | None:
     return None
 
 
-def _print(documents: list[dict[str, Any]], info: api.KindInfo, single: bool, namespace: str | None, output: str) -> None:
+def _print(
+    documents: list[dict[str, Any]], info: api.KindInfo, single: bool, namespace: str | None, output: str
+) -> None:
     if output == "name":
         for document in documents:
             click.echo(f"{info.singular}/{document['metadata']['name']}")
     elif output in {"json", "yaml"}:
-        emit(documents[0] if single and len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}, output)
+        emit(
+            documents[0]
+            if single and len(documents) == 1
+            else {"apiVersion": "v1", "kind": "List", "items": documents},
+            output,
+        )
     elif not documents:
         where = f" in namespace {namespace}" if namespace else ""
         click.echo(f"No {info.plural} found{where}.", err=True)

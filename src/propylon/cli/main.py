@@ -75,9 +75,15 @@ def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
     help="Send what goes to a Service to this address. Repeatable.",
 )
 @click.option("--dev-certs/--no-dev-certs", default=None, help="Issue missing listener Secrets from a local authority.")
-@click.option("--port-offset", type=click.IntRange(0, 64511), default=None, help="Bind port N + offset for listeners on N.")
-@click.option("--var", "variables", multiple=True, callback=_variables, metavar="NAME=VALUE", help="Fill ${NAME} in manifests.")
-@click.option("--vars", "variable_files", multiple=True, type=click.Path(exists=True, dir_okay=False), help="NAME=VALUE lines.")
+@click.option(
+    "--port-offset", type=click.IntRange(0, 64511), default=None, help="Bind port N + offset for listeners on N."
+)
+@click.option(
+    "--var", "variables", multiple=True, callback=_variables, metavar="NAME=VALUE", help="Fill ${NAME} in manifests."
+)
+@click.option(
+    "--vars", "variable_files", multiple=True, type=click.Path(exists=True, dir_okay=False), help="NAME=VALUE lines."
+)
 @click.option(
     "--controller-name",
     "controllers",
@@ -87,7 +93,9 @@ def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option("--concurrency", type=click.IntRange(1, 256), default=None, help="Worker threads of each Envoy.")
 @click.option("--access-log/--no-access-log", default=None, help="One line a request in `propylon logs`.")
 @click.option("--once", is_flag=True, help="Load, report and exit: no proxy is started.")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", help="How --once reports.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", help="How --once reports."
+)
 def up(paths: tuple[str, ...], output: str, **options: Any) -> None:
     """Serve the manifests in PATHS (directories, kustomizations, files, - for standard input) with real Envoy."""
     from propylon.app.run import check_once, run_up  # noqa: PLC0415 - only `up` needs the data plane's libraries
@@ -176,7 +184,9 @@ def status(data_dir: Path, output: str, wait: float | None) -> None:
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", default=None, help="Only this namespace. Default: all.")
 @data_dir_option
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", help="How to print.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", help="How to print."
+)
 def get(kind: str, name: str | None, namespace: str | None, data_dir: Path, output: str) -> None:
     """Print objects of the store: KIND by kind, plural or short name, such as `gateways`, `gtw` or `HTTPRoute`."""
     from propylon.cli.get import get_objects  # noqa: PLC0415

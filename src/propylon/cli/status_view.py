@@ -46,7 +46,9 @@ def _gateways(gateways: list[dict[str, Any]]) -> str:
 
 
 def _why(conditions: list[dict[str, Any]]) -> str:
-    wrong = [c for c in conditions if (c["status"] == "False") == (c["type"] not in {"Conflicted", "OverlappingTLSConfig"})]
+    wrong = [
+        c for c in conditions if (c["status"] == "False") == (c["type"] not in {"Conflicted", "OverlappingTLSConfig"})
+    ]
     return "; ".join(dict.fromkeys(c["reason"] for c in wrong))
 
 

@@ -85,6 +85,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 
 def columns(kind: str, *, namespaces: bool) -> tuple[Column, ...]:
     """Columns for one kind; NAMESPACE first if objects of several namespaces are listed."""
-    first: tuple[Column, ...] = (("NAMESPACE", lambda d: d.get("metadata", {}).get("namespace", "")),) if namespaces else ()
+    first: tuple[Column, ...] = (
+        (("NAMESPACE", lambda d: d.get("metadata", {}).get("namespace", "")),) if namespaces else ()
+    )
     name: Column = ("NAME", lambda d: d.get("metadata", {}).get("name", ""))
     return (*first, name, *COLUMNS.get(kind, ()), ("AGE", age))

@@ -1,0 +1,47 @@
+from propylon import api
+from propylon.app.acknowledgements import Acknowledgements, merge_findings, rejection_findings
+from propylon.xds import LDS, RDS, Acknowledged, Rejected, version_of
+
+NODE = "default/web"
+BODY = b"listener"
+VERSION = version_of(BODY)
+
+
+def acknowledged(*, settled: bool) -> Acknowledged:
+    return Acknowledged(NODE, 1, {(LDS, "tcp/80"): VERSION}, settled)
+
+
+def test_programmed_means_acknowledged_and_nothing_left() -> None:
+    known = Acknowledgements()
+    assert known.port_state(NODE, "tcp/80", BODY).state == "Pending"
+    known.accept(acknowledged(settled=False))
+    assert known.port_state(NODE, "tcp/80", BODY).state == "Pending", "its routes are still to come"
+    known.accept(Acknowledged(NODE, 1, {(RDS, "http/80"): "v"}, True))
+    assert known.port_state(NODE, "tcp/80", BODY).state == "Programmed"
+    assert known.port_state(NODE, "tcp/80", b"changed").state == "Pending"
+    assert known.port_state(NODE, "tcp/80", None).state == "Pending"
+
+
+def test_a_new_process_has_nothing() -> None:
+    known = Acknowledgements()
+    known.accept(acknowledged(settled=True))
+    known.restarted(NODE)
+    assert known.port_state(NODE, "tcp/80", BODY).state == "Pending"
+
+
+def test_a_refusal_is_told_until_it_is_outdated() -> None:
+    known = Acknowledgements()
+    known.accept(Rejected(NODE, 1, (LDS, "tcp/80"), VERSION, "cannot bind", True))
+    state = known.port_state(NODE, "tcp/80", BODY)
+    assert (state.state, state.message) == ("Rejected", "cannot bind")
+    assert known.nodes_with_rejections == (NODE,)
+    known.drop_outdated(NODE, {(LDS, "tcp/80"): "another"})
+    assert known.nodes_with_rejections == ()
+    assert known.port_state(NODE, "tcp/80", b"another").state == "Pending"
+
+
+def test_refusals_are_told_to_the_objects_behind_them() -> None:
+    ref = api.ObjectRef(api.GATEWAY_GROUP, "HTTPRoute", "default", "shop")
+    found = rejection_findings({(RDS, "http/80"): ("v", "bad regex")}, {(RDS, "http/80"): (ref,)})
+    assert "bad regex" in found[ref][0].message
+    assert merge_findings([found, found]) == found
