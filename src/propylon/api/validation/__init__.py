@@ -44,7 +44,7 @@ def validate(
     metadata = document.get("metadata")
     check_metadata(metadata, info, walk.add)
     if isinstance(metadata, Mapping):
-        for key in metadata.keys() - _METADATA.fields.keys():
+        for key in (key for key in metadata if key not in _METADATA.fields):
             walk.unknown_field(_METADATA, str(key), metadata[key], "metadata")
     if info is None or not isinstance(api_version, str):
         return tuple(walk.findings)
