@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 class HttpBackend:
     """HTTP/1.1 on an ephemeral port: answers with JSON about the request.
 
-    Query parameters: `status`, `delay` (seconds), `fail` (so many requests of that `id` answer `status` first), `header`
-    (Name:Value). A WebSocket upgrade is accepted and echoes raw bytes. `requests` keeps (method, path, headers).
+    Query parameters: `status`, `delay` (seconds), `fail` (so many requests of that `id` answer `status` first),
+    `header` (Name:Value). A WebSocket upgrade is accepted and echoes raw bytes. `requests` keeps (method, path, headers).
     """
 
     def __init__(self, name, context: ssl.SSLContext | None = None):
@@ -30,10 +30,11 @@ class HttpBackend:
             def answer(self):
                 backend.serve(self)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_HEAD = do_PATCH = answer
-
             def log_message(self, *_):
                 pass
+
+        for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"):
+            setattr(Handler, f"do_{method}", Handler.answer)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True

@@ -23,10 +23,15 @@ def apply_change(target: Any, change: api.HTTPHeaderFilter, direction: Literal["
     changed by URLRewrite."""
     to_add = getattr(target, f"{direction}_headers_to_add")
     to_remove = getattr(target, f"{direction}_headers_to_remove")
+    removed = {name.lower() for name in change.remove if changeable(name)}
+    if removed:
+        # Envoy removes before it adds: what an earlier filter added has to go here.
+        kept = [each for each in to_add if each.header.key not in removed]
+        del to_add[:]
+        to_add.extend(kept)
+        to_remove.extend(sorted(removed - set(to_remove)))
     to_add.extend(set_header(h.name, literal(h.value)) for h in change.set if changeable(h.name))
     to_add.extend(add_header(h.name, literal(h.value)) for h in change.add if changeable(h.name))
-    present = set(to_remove)
-    to_remove.extend(n for n in (name.lower() for name in change.remove) if changeable(n) and n not in present)
 
 
 def changeable(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import base_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2, substitution_format_string_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
@@ -50,7 +50,9 @@ def build_http_connection_manager(
         # The peer's address is the truth, and nobody out there is internal.
         use_remote_address={"value": True},
         xff_num_trusted_hops=0,
-        internal_address_config=Hcm.InternalAddressConfig(),
+        internal_address_config=Hcm.InternalAddressConfig(
+            cidr_ranges=[address_pb2.CidrRange(address_prefix="255.255.255.255", prefix_len={"value": 32})]
+        ),
         normalize_path={"value": True},
         merge_slashes=False,
         path_with_escaped_slashes_action=Hcm.KEEP_UNCHANGED,

@@ -44,7 +44,8 @@ def build_path_match(match: Match) -> Any:
 
 
 def build_header_match(match: ValueMatch) -> Any:
-    """A header condition. Envoy compares repeated headers as one value joined by commas, as RFC 9110 5.3 has it."""
+    """A header condition. Of a header that is repeated in a request one line has to match (Envoy's way; the Gateway API
+    leaves it open)."""
     return header(header_name(match.name), _value(match))
 
 

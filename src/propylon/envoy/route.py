@@ -76,8 +76,10 @@ def _build_actions(base: Any, entry: VirtualHostEntry, place: Place, *, grpc: bo
             continue
         redirect = next((f.redirect for f in filters if isinstance(f, Redirect)), None)
         if redirect is not None:
+            apply_header_filters(route, filters)
             out.extend(build_redirect_routes(route, redirect, entry.match, place))
         elif all(ref.cluster is None for ref in refs):
+            apply_header_filters(route, filters)
             out.append(direct_response(route, failed))
         else:
             out.append(_forward(route, refs, filters, entry, place, grpc=grpc))
@@ -107,8 +109,7 @@ def _split(base: Any, live: Sequence[BackendRef]) -> list[Any]:
 
 
 def _configure_filters(route: Any, filters: Sequence[Filter]) -> bool:
-    """Write all filters but those of the action; False if the route must not serve (authorization cannot be asked)."""
-    apply_header_filters(route, filters)
+    """Write the filters that Envoy has filters for; False if nothing may pass (authorization cannot be asked)."""
     for each in filters:
         if isinstance(each, Cors):
             cors.configure_route(route, each.cors)
@@ -141,22 +142,31 @@ def _forward(
         action.retry_policy.CopyFrom(retry)
     if rule.session is not None:
         stateful_session.configure_route(route, rule.session, secure=place.scheme == "https")
-    _choose_clusters(route, refs, grpc=grpc)
+    _choose_clusters(route, refs, filters, grpc=grpc)
     return route
 
 
-def _choose_clusters(route: Any, refs: Sequence[BackendRef], *, grpc: bool) -> None:
+def _choose_clusters(route: Any, refs: Sequence[BackendRef], filters: Sequence[Filter], *, grpc: bool) -> None:
+    """Write the backends, and all changes of headers: the rule's come first, a backend's have the last word.
+
+    Envoy applies those of a weighted cluster before those of its route, so where a backend has its own, all are written
+    to the weighted clusters.
+    """
     action = route.route
     if len(refs) == 1 and refs[0].cluster is not None:
         action.cluster = names.cluster(refs[0].cluster)
-        apply_header_filters(route, refs[0].filters)
+        apply_header_filters(route, (*filters, *refs[0].filters))
         return
+    of_their_own = any(ref.filters for ref in refs)
+    if not of_their_own:
+        apply_header_filters(route, filters)
     for ref in refs:
         weighted = action.weighted_clusters.clusters.add(
             name=names.cluster(ref.cluster) if ref.cluster is not None else names.UNRESOLVED
         )
         weighted.weight.value = ref.weight
-        apply_header_filters(weighted, ref.filters)
+        if of_their_own:
+            apply_header_filters(weighted, (*filters, *ref.filters))
     if any(ref.cluster is None for ref in refs) and not grpc:
         action.cluster_not_found_response_code = route_pb.RouteAction.INTERNAL_SERVER_ERROR
 

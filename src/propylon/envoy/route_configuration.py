@@ -50,8 +50,6 @@ def build_route_configuration(table: RouteTable, hosts: Iterable[tuple[str, byte
         name=names.route_configuration(table.key),
         # A Host with a port matches, and reaches the backend as it came.
         ignore_port_in_host_matching=True,
-        # A backend's header changes come after its rule's, so they have the last word.
-        most_specific_header_mutations_wins=True,
     )
     fragments = [serialize(head)]
     served = set()
