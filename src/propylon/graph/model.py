@@ -1,7 +1,7 @@
 """The Graph: what the objects mean, in frozen structs that translation, status and `explain` all read.
 
-Reading order: Gateway -> Listener -> Port; Route -> RouteParent -> Attachment; Rule -> BackendRef -> Cluster; VirtualHost
-and the L4 routes are what is left for one hostname or port once attachment and precedence are settled.
+Reading order: Gateway -> Listener -> Port; Route -> RouteParent -> Attachment; Rule -> BackendRef -> Cluster;
+VirtualHost and the L4 routes are what is left for one hostname or port once attachment and precedence are settled.
 
 Invalid pieces stay in the Graph with their `Finding`, so that everybody who speaks of them speaks of the same thing.
 """
@@ -88,7 +88,7 @@ class ClusterKey(NamedTuple):
 
 
 class SecretKey(NamedTuple):
-    """A resource delivered by SDS: kind "certificate" (a Secret) or "validation" (the CA certificates of some owner)."""
+    """A resource delivered by SDS: kind "certificate" (a Secret) or "validation" (CA certificates of an owner)."""
 
     kind: Literal["certificate", "validation"]
     namespace: str
@@ -302,6 +302,8 @@ class BackendRef(msgspec.Struct, frozen=True):
     cluster: ClusterKey | None
     filters: tuple["Filter", ...] = ()
     finding: Finding | None = None
+    target: BackendKey | None = None
+    """What it names, usable or not; None if there is no such kind or no permission."""
 
 
 # --- filters ----------------------------------------------------------------------------------------------------------
@@ -513,6 +515,14 @@ class Certificate(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
     def __repr__(self) -> str:
         return f"Certificate({self.key!r})"
+
+
+class Unserved(msgspec.Struct, frozen=True):
+    """A Service port that routes refer to and that EndpointSlices say nothing of."""
+
+    transport: Transport
+    overridden: bool
+    """Endpoints were given from outside: by the user, or by whoever answers for unserved Services."""
 
 
 class Policy(msgspec.Struct, frozen=True):

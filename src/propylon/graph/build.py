@@ -1,0 +1,151 @@
+"""Wires the collections of the Graph together. The order of creation is the order of computation."""
+
+from typing import NamedTuple
+
+from propylon import api
+from propylon.graph.attachment import Tables as AttachmentTables
+from propylon.graph.attachment import host_keys, parents_of
+from propylon.graph.backends import build_backends
+from propylon.graph.classes import GatewayHead, build_classes, build_heads
+from propylon.graph.endpoints import build_endpoints, build_slice_endpoints
+from propylon.graph.gateways import (
+    Binding,
+    Candidates,
+    Parent,
+    Tables,
+    build_bindings,
+    build_gateways,
+    build_listener_sets,
+    build_listeners,
+    build_ports,
+)
+from propylon.graph.listeners import build_gateway_tls
+from propylon.graph.model import (
+    Backend,
+    BackendKey,
+    Certificate,
+    Cluster,
+    ClusterKey,
+    Endpoint,
+    Finding,
+    Gateway,
+    GatewayClass,
+    L4Key,
+    L4Route,
+    Listener,
+    ListenerKey,
+    Policy,
+    Port,
+    PortKey,
+    Route,
+    SecretKey,
+    Unserved,
+    VirtualHost,
+    VirtualHostKey,
+)
+from propylon.graph.policies import build_policies
+from propylon.graph.references import index_grants
+from propylon.graph.routes import build_dangling, build_routes
+from propylon.graph.sources import Settings, Sources
+from propylon.graph.union import Union
+from propylon.graph.usage import (
+    BackendUse,
+    build_backend_uses,
+    build_clusters,
+    build_policy_nodes,
+    build_secrets,
+    build_unserved,
+)
+from propylon.graph.virtual_hosts import build_l4_routes, build_virtual_hosts
+from propylon.incremental import Collection, Engine, Index
+
+
+class Graph(NamedTuple):
+    """The collections of the Graph."""
+
+    settings: Settings
+    classes: Collection[api.ObjectKey, GatewayClass]
+    """Adopted ones."""
+    heads: Collection[api.ObjectKey, GatewayHead]
+    """Gateways of ours, without their listeners."""
+    gateways: Collection[api.ObjectKey, Gateway]
+    listener_sets: Collection[api.ObjectKey, Candidates]
+    """ListenerSets of Gateways of ours, before they met other listeners."""
+    listeners: Collection[ListenerKey, Listener]
+    listeners_by_parent: Index[Parent, ListenerKey, Listener]
+    bindings: Collection[api.ObjectKey, Binding]
+    """Gateways that are served: accepted, with an address to bind."""
+    ports: Collection[PortKey, Port]
+    routes: Collection[api.ObjectRef, Route]
+    virtual_hosts: Collection[VirtualHostKey, VirtualHost]
+    l4_routes: Collection[L4Key, L4Route]
+    backends: Collection[BackendKey, Backend]
+    endpoints: Collection[BackendKey, tuple[Endpoint, ...]]
+    """Of every backend; an empty tuple: nowhere."""
+    clusters: Collection[tuple[api.ObjectKey, ClusterKey], Cluster]
+    """By Gateway, only what it refers to."""
+    secrets: Collection[tuple[api.ObjectKey, SecretKey], Certificate]
+    """By Gateway, only what it refers to."""
+    policies: Collection[api.ObjectKey, Policy]
+    backend_uses: Index[BackendKey, BackendUse, bool]
+    """Gateways through which a backend is referred to, usable or not."""
+    unserved: Collection[BackendKey, Unserved]
+    dangling: Collection[api.ObjectRef, tuple[Finding, ...]]
+    """Objects whose parents do not exist: nobody may write that into their status."""
+
+
+def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
+    """Derive the Graph from its sources. Call once per engine, before the first commit or after it."""
+    grants = index_grants(engine, sources)
+    classes = build_classes(engine, sources, settings)
+    heads = build_heads(engine, sources, classes)
+    policies = build_policies(engine, sources, grants)
+    found_backends = build_backends(engine, sources, grants, policies)
+    backends = found_backends.backends
+    slice_endpoints = build_slice_endpoints(engine, sources, found_backends)
+    endpoints = build_endpoints(engine, sources, found_backends, slice_endpoints)
+
+    gateway_tls, frontend_authorities = build_gateway_tls(engine, sources, grants)
+    tables = Tables(engine, sources, grants, heads, backends, gateway_tls)
+    listener_sets = build_listener_sets(tables)
+    gateways = build_gateways(tables, listener_sets)
+    listeners = build_listeners(engine, gateways)
+    by_parent = listeners.index("listeners by parent", parents_of)
+    by_host = listeners.index("listeners by host", host_keys)
+    bindings = build_bindings(engine, sources, gateways)
+    ports = build_ports(engine, listeners, bindings)
+
+    default_gateways = heads.index("default gateways", lambda _key, head: (head.default_scope or "None",))
+    attachment = AttachmentTables(sources, heads, default_gateways, listener_sets, listeners, by_parent, by_host)
+    routes = build_routes(engine, attachment, grants, backends)
+    virtual_hosts = build_virtual_hosts(engine, routes, listeners, by_host)
+    l4_routes = build_l4_routes(engine, routes, listeners)
+
+    clusters = build_clusters(engine, routes, listeners, bindings, backends)
+    authorities: Collection[SecretKey, bytes] = Union(
+        engine, "authorities", frontend_authorities, policies.authorities, found_backends.authorities
+    )
+    secrets = build_secrets(engine, sources, listeners, bindings, clusters, authorities)
+    uses = build_backend_uses(engine, routes, listeners)
+    return Graph(
+        settings=settings,
+        classes=classes,
+        heads=heads,
+        gateways=gateways,
+        listener_sets=listener_sets,
+        listeners=listeners,
+        listeners_by_parent=by_parent,
+        bindings=bindings,
+        ports=ports,
+        routes=routes,
+        virtual_hosts=virtual_hosts,
+        l4_routes=l4_routes,
+        backends=backends,
+        endpoints=endpoints,
+        clusters=clusters,
+        secrets=secrets,
+        policies=build_policy_nodes(engine, sources, policies, uses, heads),
+        backend_uses=uses,
+        unserved=build_unserved(engine, sources, uses, backends, slice_endpoints),
+        dangling=build_dangling(engine, attachment),
+    )

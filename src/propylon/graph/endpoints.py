@@ -1,0 +1,94 @@
+"""Endpoints: the addresses behind a backend, from EndpointSlices or from whoever stands in for them."""
+
+import ipaddress
+from collections.abc import Iterable
+
+from propylon import api
+from propylon.graph.backends import Backends, service_port
+from propylon.graph.model import Backend, BackendKey, Endpoint, Transport
+from propylon.graph.sources import Sources
+from propylon.incremental import Collection, Engine, Look
+
+
+def build_slice_endpoints(
+    engine: Engine, sources: Sources, backends: Backends
+) -> Collection[BackendKey, tuple[Endpoint, ...]]:
+    """Gather what EndpointSlices say, per port of a Service; absent where they say nothing."""
+
+    def gather(key: BackendKey, backend: Backend, look: Look) -> tuple[Endpoint, ...] | None:
+        if backend.discovery != "EDS" or key.kind == "XBackend":
+            return None
+        service = look.get(sources.services, api.ObjectKey(key.namespace, key.name))
+        port = None if service is None else service_port(service, key)
+        if port is None:
+            return None
+        slices = (s for _, s in look.by(backends.slices, api.ObjectKey(key.namespace, key.name)))
+        return endpoints_of(slices, port) or None
+
+    return engine.derive("slice endpoints", backends.backends, gather)
+
+
+def build_endpoints(
+    engine: Engine,
+    sources: Sources,
+    backends: Backends,
+    slice_endpoints: Collection[BackendKey, tuple[Endpoint, ...]],
+) -> Collection[BackendKey, tuple[Endpoint, ...]]:
+    """Tell for every backend where it is: an empty tuple if nowhere."""
+
+    def locate(key: BackendKey, backend: Backend, look: Look) -> tuple[Endpoint, ...]:
+        for override in (key, key._replace(port=0)):
+            endpoints = look.get(sources.endpoint_overrides, override)
+            if endpoints is not None:
+                return endpoints
+        if backend.discovery == "DNS":
+            return (Endpoint(backend.dns_name, key.port),)
+        return look.get(slice_endpoints, key) or ()
+
+    return engine.derive("endpoints", backends.backends, locate)
+
+
+def endpoints_of(slices: Iterable[api.EndpointSlice], port: api.ServicePort) -> tuple[Endpoint, ...]:
+    """Collect the endpoints of one Service port, sorted, each address once.
+
+    Slice and Service ports go together by name and protocol; the port number is the slice's (the Service's targetPort
+    was for whoever wrote the slice). An endpoint that is not ready but still serving while it terminates is kept as
+    draining (KEP-1672); absent conditions count as ready (EndpointConditions).
+    """
+    found: dict[tuple[str, int], bool] = {}
+    for endpoint_slice in slices:
+        if endpoint_slice.address_type == "FQDN":
+            continue
+        for slice_port in endpoint_slice.ports:
+            if slice_port.name != port.name or slice_port.protocol != port.protocol or slice_port.port is None:
+                continue
+            for endpoint in endpoint_slice.endpoints:
+                draining = _draining(endpoint.conditions)
+                if draining is None or not endpoint.addresses:
+                    continue
+                address = _canonical(endpoint.addresses[0])
+                if address is not None:
+                    place = (address, slice_port.port)
+                    found[place] = draining and found.get(place, True)
+    return tuple(Endpoint(address, number, draining) for (address, number), draining in sorted(found.items()))
+
+
+def _draining(conditions: api.EndpointConditions) -> bool | None:
+    """Tell whether the endpoint only finishes what it began; None if it takes nothing at all."""
+    ready = conditions.ready is not False
+    if ready:
+        return False
+    serving = ready if conditions.serving is None else conditions.serving
+    return True if serving and conditions.terminating else None
+
+
+def _canonical(address: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
+
+
+def transport_of(backend: Backend) -> Transport:
+    """Return what a backend's endpoints speak underneath."""
+    return "UDP" if backend.protocol == "UDP" else "TCP"

@@ -1,0 +1,155 @@
+"""Routes: attachment and rules of all five kinds, and routes whose parents do not exist."""
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from propylon import api
+from propylon.graph.attachment import Candidate, Tables, attach
+from propylon.graph.model import Backend, BackendKey, Finding, Route, RouteParent
+from propylon.graph.references import Grants, Referrer
+from propylon.graph.rules import Rules
+from propylon.graph.rules_grpc import build_grpc_rules
+from propylon.graph.rules_http import build_http_rules
+from propylon.graph.rules_l4 import build_l4_rules
+from propylon.graph.targets import Resolver
+from propylon.graph.union import Union
+from propylon.incremental import Collection, Engine, Look, Source
+
+RuleBuilder = Callable[[Resolver, api.ObjectRef, Any], Rules]
+
+
+class Kind(NamedTuple):
+    """One kind of route: where its objects come from and how its rules are read."""
+
+    name: str
+    source: Source[api.ObjectKey, Any]
+    build_rules: RuleBuilder
+
+
+def kinds(tables: Tables) -> tuple[Kind, ...]:
+    """Return the five kinds of routes."""
+    sources = tables.sources
+
+    def l4(resolver: Resolver, _ref: api.ObjectRef, spec: Any) -> Rules:
+        return build_l4_rules(resolver, spec)
+
+    return (
+        Kind("HTTPRoute", sources.http_routes, build_http_rules),
+        Kind("GRPCRoute", sources.grpc_routes, build_grpc_rules),
+        Kind("TLSRoute", sources.tls_routes, l4),
+        Kind("TCPRoute", sources.tcp_routes, l4),
+        Kind("UDPRoute", sources.udp_routes, l4),
+    )
+
+
+def candidate(ref: api.ObjectRef, route: Any) -> Candidate:
+    """Return what attachment looks at."""
+    spec = route.spec
+    hostnames: tuple[str, ...] = getattr(spec, "hostnames", ())
+    return Candidate(ref, tuple(h.lower() for h in hostnames), spec.parent_refs, spec.use_default_gateways)
+
+
+def build_routes(
+    engine: Engine, tables: Tables, grants: Grants, backends: Collection[BackendKey, Backend]
+) -> Collection[api.ObjectRef, Route]:
+    """Build every route that has a parent of ours."""
+
+    def builder(kind: Kind) -> Callable[[api.ObjectKey, Any, Look], dict[api.ObjectRef, Route]]:
+        def build(key: api.ObjectKey, route: Any, look: Look) -> dict[api.ObjectRef, Route]:
+            ref = api.ObjectRef(api.GATEWAY_GROUP, kind.name, *key)
+            seen = candidate(ref, route)
+            parents = attach(look, tables, seen)
+            if not parents:
+                return {}
+            referrer = Referrer(api.GATEWAY_GROUP, kind.name, key.namespace)
+            resolver = Resolver(look, tables.sources, grants, backends, referrer, kind.name)
+            rules = kind.build_rules(resolver, ref, route.spec)
+            invalid = tuple(f for f in rules.findings if f.condition == "Accepted")
+            findings = tuple(f for f in rules.findings if f.condition != "Accepted")
+            return {
+                ref: Route(
+                    ref,
+                    route.metadata.creation_timestamp,
+                    route.metadata.generation,
+                    seen.hostnames,
+                    rules.rules,
+                    tuple(_refused(parent, invalid) for parent in parents) if invalid else parents,
+                    findings,
+                )
+            }
+
+        return build
+
+    parts = [engine.flat_derive(f"routes of kind {kind.name}", kind.source, builder(kind)) for kind in kinds(tables)]
+    return Union(engine, "routes", *parts)
+
+
+def _refused(parent: RouteParent, invalid: tuple[Finding, ...]) -> RouteParent:
+    """A route without a single usable rule takes no part anywhere; what its parent says goes first."""
+    return RouteParent(
+        parent.index, parent.ref, parent.gateway, parent.controller_name, (), (*parent.findings, *invalid)
+    )
+
+
+def build_dangling(engine: Engine, tables: Tables) -> Collection[api.ObjectRef, tuple[Finding, ...]]:
+    """Find parentRefs that lead nowhere: status may not speak of them, so people are told otherwise."""
+
+    def finder(kind: str) -> Callable[[api.ObjectKey, Any, Look], dict[api.ObjectRef, tuple[Finding, ...]]]:
+        def find(key: api.ObjectKey, route: Any, look: Look) -> dict[api.ObjectRef, tuple[Finding, ...]]:
+            refs = ((ref, f"spec.parentRefs[{i}]") for i, ref in enumerate(route.spec.parent_refs))
+            found = tuple(f for ref, field in refs if (f := _dangling(look, tables, key.namespace, ref, field)))
+            return {api.ObjectRef(api.GATEWAY_GROUP, kind, *key): found} if found else {}
+
+        return find
+
+    def of_listener_set(
+        key: api.ObjectKey, listener_set: api.ListenerSet, look: Look
+    ) -> dict[api.ObjectRef, tuple[Finding, ...]]:
+        ref = listener_set.spec.parent_ref
+        finding = _dangling(look, tables, key.namespace, ref, "spec.parentRef")
+        return {api.ref_of(listener_set): (finding,)} if finding is not None else {}
+
+    def of_gateway(key: api.ObjectKey, gateway: api.Gateway, look: Look) -> dict[api.ObjectRef, tuple[Finding, ...]]:
+        name = gateway.spec.gateway_class_name
+        if look.get(tables.sources.gateway_classes, api.ObjectKey("", name)) is not None:
+            return {}
+        near = _near(name, [k.name for k in look.all(tables.sources.gateway_classes)])
+        message = f"GatewayClass {name} does not exist{near}"
+        finding = Finding("Accepted", "Pending", message, "spec.gatewayClassName", "Unknown")
+        return {api.ref_of(gateway): (finding,)}
+
+    parts = [engine.flat_derive(f"dangling {kind.name}s", kind.source, finder(kind.name)) for kind in kinds(tables)]
+    parts.append(engine.flat_derive("dangling ListenerSets", tables.sources.listener_sets, of_listener_set))
+    parts.append(engine.flat_derive("dangling Gateways", tables.sources.gateways, of_gateway))
+    return Union(engine, "dangling", *parts)
+
+
+def _dangling(
+    look: Look,
+    tables: Tables,
+    namespace: str,
+    ref: api.ParentReference | api.ParentGatewayReference,
+    field: str,
+) -> Finding | None:
+    key = api.ObjectKey(ref.namespace or namespace, ref.name)
+    known: Iterable[api.ObjectKey]
+    if (ref.group, ref.kind) == (api.GATEWAY_GROUP, "Gateway"):
+        if look.get(tables.sources.gateways, key) is not None:
+            return None
+        known = look.all(tables.sources.gateways)
+    elif (ref.group, ref.kind) == (api.GATEWAY_GROUP, "ListenerSet"):
+        if look.get(tables.sources.listener_sets, key) is not None:
+            return None
+        known = look.all(tables.sources.listener_sets)
+    else:
+        return None
+    # Whoever mistypes a name or forgets a namespace is helped by what there is.
+    near = _near(str(key), [str(other) for other in known], same_name=ref.name)
+    return Finding("Accepted", "NoMatchingParent", f"{ref.kind} {key} does not exist{near}", field)
+
+
+def _near(wanted: str, known: list[str], same_name: str = "") -> str:
+    elsewhere = [name for name in known if same_name and name.rpartition("/")[2] == same_name]
+    close = elsewhere or get_close_matches(wanted, known, 1, 0.5) or (known if len(known) == 1 else [])
+    return f"; there is {close[0]}" if close else ""
