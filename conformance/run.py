@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TextIO
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -31,7 +33,7 @@ from harness.kubelet import Kubelet  # noqa: E402
 from harness.processes import Daemon, ProcessFailedError  # noqa: E402
 from harness.report import read_profiles, table  # noqa: E402
 from harness.selftest import SelfTestError, self_test  # noqa: E402
-from harness.suite import run_suite, test_pattern  # noqa: E402
+from harness.suite import run_suite, run_pattern  # noqa: E402
 
 ALL_PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
 ECHO_IMAGE = "registry.k8s.io/gateway-api/conformance/echo-basic"
@@ -109,9 +111,12 @@ async def inside(options: argparse.Namespace) -> int:
     netns.watch_lifeline(options.lifeline, stop)
     artifacts = build.Artifacts(**{name: Path(path) for name, path in json.loads(options.artifacts).items()})
     results: Path = options.results.resolve()
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as directory:
+    try:
+        lock = claim(results)
+    except ValueError as error:
+        say(f"error: {error}")
+        return 2
+    with lock, tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as directory:
         run = Run(options, artifacts, Path(directory), results)
         try:
             return await run.run()
@@ -125,6 +130,29 @@ async def inside(options: argparse.Namespace) -> int:
             await run.stop()
             if left := netns.processes_left():
                 say(f"ending what is left: {', '.join(left)}")
+
+
+def claim(results: Path) -> TextIO:
+    """Empties the directory of an earlier run's results and locks it until the returned file is closed.
+
+    Raises ValueError if it has something else in it, or if another run writes to it.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    marker = results / ".conformance-results"
+    if not marker.exists() and any(results.iterdir()):
+        raise ValueError(f"{results} has files that no conformance run wrote: give another --results")
+    lock = marker.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ValueError(f"another run writes to {results}: give another --results") from None
+    for entry in results.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry != marker:
+            entry.unlink()
+    return lock
 
 
 class Run:
@@ -240,7 +268,7 @@ class Run:
         names = [name for name in (options.run_test or "").split(",") if name]
         flags = [f"-test.timeout={options.timeout}"]
         if len(names) > 1:
-            flags.append(f"-test.run={test_pattern(names)}")
+            flags.append(f"-test.run={run_pattern(names)}")
         elif names:
             flags.append(f"--run-test={names[0]}")
         lists = {
@@ -259,6 +287,8 @@ class Run:
             f"--report-output={report}",
             f"--usable-address={netns.GATEWAY_RANGE.replace('.0.0/16', '.200.1')}",
             "--unusable-address=198.51.100.0",
+            # The cluster is thrown away as a whole; deleting the base namespaces first takes ten seconds.
+            "--cleanup-base-resources=false",
         ]
         return flags + list(options.suite)
 

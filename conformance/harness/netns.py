@@ -89,6 +89,8 @@ def watch_lifeline(descriptor: int, stop: Callable[[], None]) -> None:
 
     def ended() -> None:
         loop.remove_reader(descriptor)
+        # Nobody may be left outside to lose patience. The end of this process is the end of all.
+        loop.call_later(_STOP_SECONDS, os._exit, 1)
         stop()
 
     loop.add_reader(descriptor, ended)

@@ -33,7 +33,7 @@ class Outcome:
         return sorted(name for name, value in self.results.items() if value == result)
 
 
-def test_pattern(names: Sequence[str]) -> str:
+def run_pattern(names: Sequence[str]) -> str:
     """The ``-test.run`` expression of exactly these tests."""
     return f"^{_TEST}$/^({'|'.join(re.escape(name) for name in names)})$"
 
