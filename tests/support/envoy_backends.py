@@ -14,7 +14,8 @@ class HttpBackend:
     """HTTP/1.1 on an ephemeral port: answers with JSON about the request.
 
     Query parameters: `status`, `delay` (seconds), `fail` (so many requests of that `id` answer `status` first),
-    `header` (Name:Value). A WebSocket upgrade is accepted and echoes raw bytes. `requests` keeps (method, path, headers).
+    `header` (Name:Value). A WebSocket upgrade is accepted and echoes raw bytes.
+    `requests` keeps (method, path, headers).
     """
 
     def __init__(self, name, context: ssl.SSLContext | None = None):

@@ -121,5 +121,6 @@ class World:
 
     def resources(self):
         """{(type URL, name): Resource} of the Gateway, after a commit."""
-        self.engine.commit()
+        for failure in self.engine.commit().failures:
+            raise failure.exception
         return {(r.type_url, r.name): r for part in self.translation for _, r in part.items()}

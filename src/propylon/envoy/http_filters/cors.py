@@ -32,9 +32,8 @@ def build_filter() -> Any:
 
 def configure_route(route: Any, cors: api.HTTPCORSFilter) -> None:
     """Let the answers of this route's actual requests carry the CORS headers."""
-    policy = cors_pb2.CorsPolicy(
-        allow_origin_string_match=origin_matchers(cors.allow_origins), forward_not_matching_preflights=False
-    )
+    policy = cors_pb2.CorsPolicy(allow_origin_string_match=origin_matchers(cors.allow_origins))
+    policy.forward_not_matching_preflights.value = False
     expose = _exposed(cors)
     if expose:
         policy.expose_headers = expose

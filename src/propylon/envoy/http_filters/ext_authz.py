@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from envoy.config.core.v3 import grpc_service_pb2, http_uri_pb2
+from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2, http_uri_pb2
 from envoy.config.route.v3 import route_components_pb2 as route_pb
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
@@ -71,7 +71,7 @@ def build_filter(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
     auth = each.auth.auth
     cluster = each.auth.backend.cluster
     assert cluster is not None
-    config = ext_authz_pb2.ExtAuthz(transport_api_version=3, failure_mode_allow=False, clear_route_cache=False)
+    config = ext_authz_pb2.ExtAuthz(transport_api_version=config_source_pb2.V3, failure_mode_allow=False, clear_route_cache=False)
     config.status_on_error.code = 503
     if auth.protocol == "GRPC":
         config.grpc_service.CopyFrom(_grpc_service(cluster, settings))
