@@ -92,7 +92,7 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._clients[task] = writer
-        task.add_done_callback(lambda task: self._clients.pop(task))
+        task.add_done_callback(self._clients.pop)
         with contextlib.suppress(OSError, ValueError):  # ValueError: a line that is too long
             while line := await reader.readline():
                 try:
