@@ -33,7 +33,8 @@ from harness.kubelet import Kubelet  # noqa: E402
 from harness.processes import Daemon, ProcessFailedError  # noqa: E402
 from harness.report import read_profiles, table  # noqa: E402
 from harness.selftest import SelfTestError, self_test  # noqa: E402
-from harness.suite import run_suite, run_pattern  # noqa: E402
+from harness.services import ServiceProxy  # noqa: E402
+from harness.suite import run_pattern, run_suite  # noqa: E402
 
 ALL_PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
 ECHO_IMAGE = "registry.k8s.io/gateway-api/conformance/echo-basic"
@@ -49,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("--controller-command", help="the controller under test; {kubeconfig} and other placeholders: see README.md")
-    add("--mode", choices=["process", "kubernetes"], default="process", help="named in the report; {mode}")
+    add(
+        "--mode",
+        choices=["process", "kubernetes"],
+        default="process",
+        help="kubernetes: Services work; named in the report",
+    )
     add("--run-test", help="ShortNames, separated by commas; one alone runs whatever features are claimed")
     add("--skip-tests", help="ShortNames, separated by commas")
     add("--profiles", default=ALL_PROFILES, help="default: %(default)s")
@@ -86,6 +92,8 @@ def main() -> int:
         parser().error("one of --controller-command, --shell, --self-test is needed")
     try:
         netns.require_namespaces()
+        if options.mode == "kubernetes":
+            ServiceProxy.require()
         artifacts = build.build()
     except (netns.NamespacesUnavailableError, build.BuildError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -176,6 +184,7 @@ class Run:
             pattern, _, command = entry.partition("=")
             programs[pattern] = Program(tuple(shlex.split(self._filled(command))))
         self.kubelet = Kubelet(self.cluster.api, directory, logs, programs)
+        self.services = ServiceProxy(self.cluster.api) if options.mode == "kubernetes" else None
         self.controller: Daemon | None = None
 
     async def run(self) -> int:
@@ -189,8 +198,13 @@ class Run:
         names = await self.cluster.install_crds(crds)
         say(f"{len(names)} CRDs of the {options.channel} channel served")
         await self.kubelet.start(self.cluster.authority)
+        if self.services is not None:
+            self.services.start()
         if options.self_test:
-            await self_test(self.cluster, self.kubelet, artifacts.base_manifests, self.directory, say)
+            services = options.mode == "kubernetes"
+            await self_test(
+                self.cluster, self.kubelet, artifacts.base_manifests, self.directory, say, services=services
+            )
             say("the harness works")
             return 0
         await self._start_controller()
@@ -200,6 +214,8 @@ class Run:
         """Ends everything, in the order that leaves nobody without what it needs."""
         if self.controller is not None:
             await self.controller.stop(grace=15)
+        if self.services is not None:
+            await self.services.stop()
         await self.kubelet.stop()
         await self.cluster.stop()
 
@@ -207,6 +223,8 @@ class Run:
         """Raises if anything that should be running is not."""
         self.cluster.check()
         self.kubelet.check()
+        if self.services is not None:
+            self.services.check()
         if self.controller is not None:
             self.controller.check()
 

@@ -207,13 +207,16 @@ def prepare(
 ) -> Launch:
     """The command line that runs a container's program in its pod's network.
 
-    A program without fixed arguments of its own takes the container's ``args``; the image's entry point and the
-    container's ``command`` are what the program stands for.
+    The program stands for the image's entry point and the container's ``command``; ``args`` follow. Only where the
+    program is empty, the container's own ``command`` is taken, to be found on the machine.
     """
     mounts = {mount["mountPath"].rstrip("/"): _source(mount, volumes) for mount in container.get("volumeMounts", [])}
     arguments = [expand(argument, variables) for argument in container.get("args", [])]
     if not program.rooted:
-        command = [*sandbox.enter_command, "--", *program.command, *arguments]
+        words = program.command or [expand(word, variables) for word in container.get("command", [])]
+        if not words:
+            raise UnsupportedError(f"neither --image nor the container says what to run for {container['image']}")
+        command = [*sandbox.enter_command, "--", *words, *arguments]
         return Launch(
             [_relocated(part, mounts) for part in command],
             {name: _relocated(value, mounts) for name, value in variables.items()},

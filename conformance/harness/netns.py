@@ -109,6 +109,8 @@ async def set_up_node() -> None:
         f"link set {BRIDGE} up",
     ]
     await run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
+    # From pod to pod through a Service's address, which the node translates.
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     # An Envoy or a test that opens hundreds of connections in a row must not run out of source ports.
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10240 65000")
 

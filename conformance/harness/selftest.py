@@ -27,9 +27,11 @@ class SelfTestError(Exception):
 
 
 async def self_test(
-    cluster: Cluster, kubelet: Kubelet, base: Path, directory: Path, say: Callable[[str], None]
+    cluster: Cluster, kubelet: Kubelet, base: Path, directory: Path, say: Callable[[str], None], *, services: bool
 ) -> None:
-    """Raises SelfTestError, TimeoutError or ApiError at the first thing that does not work."""
+    """With ``services``, requests through a Service's addresses too.
+
+    Raises SelfTestError, TimeoutError or ApiError at the first thing that does not work."""
     api = cluster.api
 
     def check() -> None:
@@ -55,6 +57,8 @@ async def self_test(
     await _https(by_app["tls-backend"], say)
     await _udp(by_app["udp"], say)
     await _logs(api, by_app["infra-backend-v1"], began, say)
+    if services:
+        await _services(api, check, say)
 
     start = time.monotonic()
     for name in namespaces:
@@ -142,16 +146,56 @@ async def _https(pod: Object, say: Callable[[str], None]) -> None:
 
 
 async def _udp(pod: Object, say: Callable[[str], None]) -> None:
-    loop = asyncio.get_running_loop()
     ip = pod["status"]["podIP"]
+    answer = await _ask_udp(ip)
+    if answer["pod"] != pod["metadata"]["name"]:
+        raise SelfTestError(f"the UDP backend answered {answer}")
+    say(f"UDP {ip}:8080: answered by pod {answer['pod']}")
+
+
+async def _ask_udp(ip: str, seconds: float = 5) -> Object:
+    loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setblocking(False)
         await loop.sock_connect(client, (ip, 8080))
         await loop.sock_sendall(client, b"gateway-api-conformance-udp-echo")
-        answer = json.loads(await asyncio.wait_for(loop.sock_recv(client, 2048), 5))
-    if answer["pod"] != pod["metadata"]["name"]:
-        raise SelfTestError(f"the UDP backend answered {answer}")
-    say(f"UDP {ip}:8080: answered by pod {answer['pod']}")
+        answer: Object = json.loads(await asyncio.wait_for(loop.sock_recv(client, 2048), seconds))
+        return answer
+
+
+async def _services(api: Api, check: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Through the cluster's and the load balancer's address, TCP and UDP, to both pods of a Deployment."""
+    path = f"/api/v1/namespaces/{INFRASTRUCTURE}/services"
+    for name in ("infra-backend-v1", "udp-echo"):
+        await api.merge(f"{path}/{name}", {"spec": {"type": "LoadBalancer"}})
+
+    async def addressed() -> bool:
+        found = [await api.get(f"{path}/{name}") for name in ("infra-backend-v1", "udp-echo")]
+        return all(service["status"]["loadBalancer"].get("ingress") for service in found)
+
+    await wait_until("the Services have load balancer addresses", addressed, seconds=10, check=check)
+    service = await api.get(f"{path}/infra-backend-v1")
+    for ip in (service["spec"]["clusterIP"], service["status"]["loadBalancer"]["ingress"][0]["ip"]):
+        pods: set[str] = set()
+
+        async def both(ip: str = ip, pods: set[str] = pods) -> bool:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                pods.add((await client.get(f"http://{ip}:8080/")).json()["pod"])
+            return len(pods) == 2
+
+        await wait_until(f"{ip}:8080 leads to both pods", both, seconds=10, check=check)
+        say(f"GET http://{ip}:8080/: answered by {' and '.join(sorted(pods))}")
+    udp = await api.get(f"{path}/udp-echo")
+    ip = udp["status"]["loadBalancer"]["ingress"][0]["ip"]
+
+    async def answered() -> bool:
+        try:
+            return bool((await _ask_udp(ip, seconds=1))["service"] == "udp-echo")
+        except OSError:  # refused, or TimeoutError: the translation is not written yet
+            return False
+
+    await wait_until(f"UDP {ip}:8080 is answered", answered, seconds=10, check=check)
+    say(f"UDP {ip}:8080: answered by udp-echo")
 
 
 async def _logs(api: Api, pod: Object, began: str, say: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ import run as entry
 from harness.containers import Program, UnsupportedError, _relocated, expand, program_for
 from harness.logs import Log
 from harness.report import Counts, outside_profiles, read_profiles, table
+from harness.services import ruleset, translations
 from harness.suite import Outcome, _take, run_pattern
 
 REPORT = """
@@ -181,3 +182,37 @@ def test_results_are_emptied_and_locked(tmp_path: Path):
             entry.claim(tmp_path)
     with entry.claim(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".conformance-results"]
+
+
+def service(name: str, **spec: object) -> dict:
+    ports = [{"name": "web", "port": 80, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]
+    return {"metadata": {"namespace": "ns", "name": name}, "spec": {"clusterIP": "10.96.0.7", "ports": ports} | spec}
+
+
+def endpoint_slice(name: str, *endpoints: tuple[str, bool], port_name: str = "web") -> dict:
+    return {
+        "metadata": {"namespace": "ns", "name": f"{name}-x", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"name": port_name, "port": 3000, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": ready}} for ip, ready in endpoints],
+    }
+
+
+def test_services_lead_to_ready_endpoints_of_the_port():
+    web = service("a")
+    web["status"] = {"loadBalancer": {"ingress": [{"ip": "10.110.0.10"}]}}
+    slices = [endpoint_slice("a", ("10.128.0.12", True), ("10.128.0.11", True), ("10.128.0.13", False))]
+    targets = [("10.128.0.11", 3000), ("10.128.0.12", 3000)]
+    assert translations([web], slices) == {("10.96.0.7", "tcp", 80): targets, ("10.110.0.10", "tcp", 80): targets}
+
+
+def test_headless_services_and_those_without_endpoints_are_left_out():
+    slices = [endpoint_slice("a", ("10.128.0.11", True)), endpoint_slice("b", ("10.128.0.11", False))]
+    assert translations([service("a", clusterIP="None"), service("b"), service("c")], slices) == {}
+
+
+def test_rules_are_the_same_whatever_the_order():
+    one = {("10.96.0.7", "tcp", 80): [("10.128.0.1", 1)], ("10.96.0.8", "udp", 53): [("10.128.0.2", 2)]}
+    assert ruleset(one) == ruleset(dict(reversed(one.items())))
+    assert "10.96.0.8 . udp . 53 : goto port1" in ruleset(one)
+    assert "elements" not in ruleset({})
