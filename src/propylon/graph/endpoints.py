@@ -43,7 +43,7 @@ def build_endpoints(
                 return endpoints
         if backend.discovery == "DNS":
             return (Endpoint(backend.dns_name, key.port),)
-        return look.get(slice_endpoints, key) or ()
+        return look.get(slice_endpoints, key) or look.get(sources.fallback_endpoints, key) or ()
 
     return engine.derive("endpoints", backends.backends, locate)
 

@@ -518,11 +518,9 @@ class Certificate(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
 
 class Unserved(msgspec.Struct, frozen=True):
-    """A Service port that routes refer to and that EndpointSlices say nothing of."""
+    """A Service port that something refers to and that has no endpoints, fallbacks aside."""
 
     transport: Transport
-    overridden: bool
-    """Endpoints were given from outside: by the user, or by whoever answers for unserved Services."""
 
 
 class Policy(msgspec.Struct, frozen=True):

@@ -57,6 +57,8 @@ class Sources(NamedTuple):
     """By Gateway."""
     endpoint_overrides: Source[BackendKey, tuple[Endpoint, ...]]
     """Endpoints that stand in for a Service's own; port 0 means all of its ports."""
+    fallback_endpoints: Source[BackendKey, tuple[Endpoint, ...]]
+    """Endpoints for Service ports that have none otherwise: see `Graph.unserved`."""
 
     @classmethod
     def create(cls, engine: Engine) -> "Sources":

@@ -177,16 +177,15 @@ def build_unserved(
     backends: Collection[BackendKey, Backend],
     slice_endpoints: Collection[BackendKey, tuple[Endpoint, ...]],
 ) -> Collection[BackendKey, Unserved]:
-    """Find Service ports that are referred to and that no EndpointSlice gives endpoints for."""
+    """Find Service ports that are referred to and that have no endpoints but those of a fallback."""
 
     def find(key: BackendKey, _members: object, look: Look) -> Unserved | None:
         backend = look.get(backends, key)
         if backend is None or not key.kind.startswith("Service"):
             return None
-        given = overridden(look, sources, key)
-        if (backend.discovery == "DNS" and not given) or look.get(slice_endpoints, key) is not None:
+        if backend.discovery == "DNS" or overridden(look, sources, key) or look.get(slice_endpoints, key) is not None:
             return None
-        return Unserved(transport_of(backend), given)
+        return Unserved(transport_of(backend))
 
     return engine.derive("unserved", uses, find)
 

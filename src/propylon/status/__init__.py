@@ -1,0 +1,13 @@
+"""What each object is told about itself: findings and acknowledgements in, status out. Pure.
+
+Contract: `build_status` derives the desired status of every object; `merge_status` brings it into a live object
+without touching what others wrote there. Condition types and reasons are those of Gateway API v1.7.0.
+"""
+
+from propylon.status.build import StatusCollections, build_status
+from propylon.status.conditions import Status
+from propylon.status.features import SUPPORTED_FEATURES
+from propylon.status.merge import merge_status
+from propylon.status.programmed import PortProgrammed
+
+__all__ = ["SUPPORTED_FEATURES", "PortProgrammed", "Status", "StatusCollections", "build_status", "merge_status"]

@@ -1,0 +1,235 @@
+"""Status of GatewayClasses, Gateways and ListenerSets."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from propylon import api
+from propylon.graph import Graph, Sources
+from propylon.graph.gateways import Parent
+from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, PortKey, Route
+from propylon.incremental import Collection, Engine, Index, Look, Source
+from propylon.status.conditions import REJECTED, Document, Judgement, Status, joined, judge
+from propylon.status.features import SUPPORTED_FEATURES
+from propylon.status.programmed import (
+    PortProgrammed,
+    gateway_obstacle,
+    listener_programmed,
+    port_judgement,
+    port_key,
+    worst,
+)
+
+Rejections = Source[api.ObjectRef, tuple[Finding, ...]]
+
+
+class Inputs(NamedTuple):
+    """What these statuses are computed from."""
+
+    sources: Sources
+    graph: Graph
+    programmed: Collection[PortKey, PortProgrammed]
+    rejections: Rejections
+    attached: Index[ListenerKey, api.ObjectRef, Route]
+
+
+class Obstacle(msgspec.Struct, frozen=True):
+    """What keeps the listeners of a Gateway from being served; `accepted` is the Gateway's."""
+
+    accepted: bool
+    judgement: Judgement | None
+
+
+def attached_to(_ref: api.ObjectRef, route: Route) -> set[ListenerKey]:
+    """Return the listeners that count a route (attachedRoutes): those that accepted it, served or not."""
+    return {a.listener for parent in route.parents if parent.accepted for a in parent.attachments}
+
+
+def class_status(_key: api.ObjectKey, gateway_class: GatewayClass, _look: Look) -> Status:
+    """Return the status of an adopted GatewayClass."""
+    accepted = judge(gateway_class.findings, "Accepted", "Accepted", f"adopted as {gateway_class.controller_name}")
+    version = Judgement("True", "SupportedVersion", "Gateway API v1.7.0 is supported")
+    return Status(
+        {
+            "conditions": [
+                accepted.condition("Accepted", gateway_class.generation),
+                version.condition("SupportedVersion", gateway_class.generation),
+            ],
+            "supportedFeatures": [{"name": name} for name in SUPPORTED_FEATURES],
+        }
+    )
+
+
+def build_obstacles(engine: Engine, graph: Graph) -> Collection[api.ObjectKey, Obstacle]:
+    """Tell of every Gateway what keeps it from being served."""
+
+    def build(key: api.ObjectKey, gateway: Gateway, look: Look) -> Obstacle:
+        bound = look.get(graph.bindings, key) is not None
+        return Obstacle(gateway.accepted, gateway_obstacle(gateway.findings, bound))
+
+    return engine.derive("gateway obstacles", graph.gateways, build)
+
+
+def listener_status(inputs: Inputs, look: Look, listener: Listener, generation: int, obstacle: Obstacle) -> Document:
+    """Return the entry of one listener, own or of a ListenerSet."""
+    findings = listener.findings
+    conflict = judge(findings, "Conflicted", "NoConflicts", "it is distinct from the other listeners")
+    accepted = judge(findings, "Accepted", "Accepted", "the listener is valid")
+    if listener.conflicted:
+        accepted = Judgement("False", conflict.reason, conflict.message)
+    programmed = listener_programmed(look, inputs.programmed, listener, obstacle.judgement)
+    resolved = judge(findings, "ResolvedRefs", "ResolvedRefs", "every reference was resolved")
+    conflicted = conflict if listener.conflicted else Judgement("False", "NoConflicts", conflict.message)
+    conditions = [
+        accepted.condition("Accepted", generation),
+        programmed.condition("Programmed", generation),
+        resolved.condition("ResolvedRefs", generation),
+        conflicted.condition("Conflicted", generation),
+    ]
+    overlapping = [f for f in findings if f.condition == "OverlappingTLSConfig"]
+    if overlapping:
+        judgement = Judgement("True", overlapping[0].reason, joined(overlapping))
+        conditions.append(judgement.condition("OverlappingTLSConfig", generation))
+    return {
+        "name": listener.key.section,
+        "supportedKinds": [{"group": k.group, "kind": k.kind} for k in listener.supported_kinds],
+        "attachedRoutes": look.count(inputs.attached, listener.key),
+        "conditions": conditions,
+    }
+
+
+def gateway_status(
+    inputs: Inputs, obstacles: Collection[api.ObjectKey, Obstacle], key: api.ObjectKey, gateway: Gateway, look: Look
+) -> Status:
+    """Return the status of a Gateway of ours."""
+    obstacle = look.get(obstacles, key) or Obstacle(False, None)
+    generation = gateway.generation
+    own = [listener for listener in gateway.listeners if listener.key.kind == "Gateway"]
+    accepted = judge(gateway.findings, "Accepted", "Accepted", "the Gateway is valid")
+    conditions = [
+        accepted.condition("Accepted", generation),
+        _gateway_programmed(inputs, look, gateway, obstacle).condition("Programmed", generation),
+        _gateway_resolved(gateway.findings, own).condition("ResolvedRefs", generation),
+    ]
+    insecure = [f for f in gateway.findings if f.condition == "InsecureFrontendValidationMode"]
+    if insecure:
+        judgement = Judgement("True", insecure[0].reason, joined(insecure))
+        conditions.append(judgement.condition("InsecureFrontendValidationMode", generation))
+    source = look.get(inputs.sources.gateways, key)
+    if source is not None and source.spec.addresses:
+        assigned = addresses_assigned(source.spec.addresses, gateway.addresses)
+        conditions.append(assigned.condition("AddressesAssigned", generation))
+    attached = sum(1 for node in gateway.listener_sets if node.attached and not node.findings)
+    return Status(
+        {
+            "addresses": [_address(address) for address in gateway.addresses],
+            "conditions": conditions,
+            "listeners": [listener_status(inputs, look, listener, generation, obstacle) for listener in own],
+            "attachedListenerSets": attached,
+        }
+    )
+
+
+def _address(address: api.GatewayStatusAddress) -> Document:
+    document: Document = {"type": address.type, "value": address.value}
+    if address.routability:
+        document["routability"] = address.routability
+    return document
+
+
+def _gateway_programmed(inputs: Inputs, look: Look, gateway: Gateway, obstacle: Obstacle) -> Judgement:
+    addresses = [f for f in gateway.findings if f.condition == "Programmed"]
+    if obstacle.accepted and addresses:
+        return Judgement("False", addresses[0].reason, joined(addresses))
+    if obstacle.judgement is not None:
+        return obstacle.judgement
+    refused = look.get(inputs.rejections, api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *gateway.key)) or ()
+    ports = sorted({port_key(listener) for listener in gateway.listeners if listener.servable})
+    if not ports:
+        return Judgement("False", "Invalid", "no listener can be served")
+    judgement = worst(port_judgement(look, inputs.programmed, port) for port in ports)
+    if refused and judgement.status != "False":
+        return Judgement("False", "Invalid", joined(refused))
+    return judgement
+
+
+def _gateway_resolved(findings: Iterable[Finding], own: Iterable[Listener]) -> Judgement:
+    judgement = judge(findings, "ResolvedRefs", "ResolvedRefs", "every reference was resolved")
+    bad = [listener.key.section for listener in own if any(f.condition == "ResolvedRefs" for f in listener.findings)]
+    if judgement.status == "True" and bad:
+        return Judgement("False", "ListenersNotResolved", f"listeners with unresolved references: {', '.join(bad)}")
+    return judgement
+
+
+def addresses_assigned(
+    requested: Iterable[api.GatewaySpecAddress], assigned: Iterable[api.GatewayStatusAddress]
+) -> Judgement:
+    """Compare the addresses a Gateway asks for with those it got (GEP-5093)."""
+    have = {(address.type, address.value) for address in assigned}
+    types = {kind for kind, _ in have}
+    wanted = list(requested)
+    missing = [
+        a for a in wanted if a.routability or ((a.type, a.value) not in have if a.value else a.type not in types)
+    ]
+    if not missing:
+        return Judgement("True", "AddressesAssigned", "every requested address was assigned")
+    names = ", ".join(a.value or f"any {a.type}" for a in missing)
+    reason = "NotAssigned" if len(missing) == len(wanted) else "PartiallyAssigned"
+    return Judgement("False", reason, f"not assigned: {names}")
+
+
+def listener_set_status(
+    inputs: Inputs,
+    obstacles: Collection[api.ObjectKey, Obstacle],
+    key: api.ObjectKey,
+    look: Look,
+) -> Status | None:
+    """Return the status of a ListenerSet whose Gateway is ours."""
+    candidates = look.get(inputs.graph.listener_sets, key)
+    if candidates is None:
+        return None
+    node = candidates.node
+    obstacle = look.get(obstacles, node.gateway) or Obstacle(False, None)
+    found = [listener for _, listener in look.by(inputs.graph.listeners_by_parent, Parent("ListenerSet", *key))]
+    found.sort(key=lambda listener: listener.index)
+    accepted, programmed = _listener_set_judgements(inputs, look, node.findings, found, obstacle)
+    return Status(
+        {
+            "conditions": [
+                accepted.condition("Accepted", node.generation),
+                programmed.condition("Programmed", node.generation),
+            ],
+            "listeners": [listener_status(inputs, look, item, node.generation, obstacle) for item in found],
+        }
+    )
+
+
+def _listener_set_judgements(
+    inputs: Inputs, look: Look, findings: tuple[Finding, ...], listeners: list[Listener], obstacle: Obstacle
+) -> tuple[Judgement, Judgement]:
+    if findings:
+        refused = judge(findings, "Accepted", "", "")
+        return refused, refused
+    if not obstacle.accepted:
+        message = "the Gateway is not accepted"
+        return Judgement("False", "ParentNotAccepted", message), Judgement("False", "ParentNotProgrammed", message)
+    bad = [listener.key.section for listener in listeners if not listener.accepted]
+    names = ", ".join(bad)
+    if len(bad) == len(listeners):
+        refused = Judgement("False", "ListenersNotValid", f"none of its listeners can be served: {names}")
+        return refused, refused
+    accepted = Judgement("True", "Accepted", "the ListenerSet is valid")
+    if bad:
+        accepted = Judgement("True", "ListenersNotValid", f"listeners that cannot be served: {names}")
+    if obstacle.judgement is not None:
+        return accepted, Judgement("False", "ParentNotProgrammed", obstacle.judgement.message)
+    ports = sorted({port_key(listener) for listener in listeners if listener.servable})
+    if not ports:
+        return accepted, Judgement("False", "Invalid", "no listener can be served")
+    return accepted, worst(port_judgement(look, inputs.programmed, port) for port in ports)
+
+
+def rejected(findings: tuple[Finding, ...], generation: int) -> list[Document]:
+    """Return the condition of objects whose configuration Envoy refused; none if it took everything."""
+    return [Judgement("False", "Invalid", joined(findings)).condition(REJECTED, generation)] if findings else []

@@ -1,0 +1,71 @@
+"""Programmed: what running proxies acknowledged, port by port."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from propylon.graph.model import Finding, Listener, PortKey
+from propylon.incremental import Collection, Look
+from propylon.status.conditions import Judgement
+
+
+class PortProgrammed(msgspec.Struct, frozen=True):
+    """Where the proxies of a Gateway stand with one of its ports."""
+
+    state: Literal["Programmed", "Pending", "Rejected"]
+    message: str = ""
+
+
+def port_key(listener: Listener) -> PortKey:
+    """Return the port a listener is served on."""
+    return PortKey(listener.key.gateway, listener.port, "UDP" if listener.protocol == "UDP" else "TCP")
+
+
+def port_judgement(look: Look, programmed: Collection[PortKey, PortProgrammed], key: PortKey) -> Judgement:
+    """Judge a port that ought to be served."""
+    port = look.get(programmed, key)
+    if port is None or port.state == "Pending":
+        message = port.message if port is not None and port.message else "no proxy has acknowledged it yet"
+        return Judgement("Unknown", "Pending", f"port {key.port}: {message}")
+    if port.state == "Rejected":
+        return Judgement("False", "Invalid", f"port {key.port}: {port.message}")
+    return Judgement("True", "Programmed", "acknowledged by every running proxy")
+
+
+def worst(judgements: Iterable[Judgement]) -> Judgement:
+    """Sum up several ports: a refusal outweighs one that is pending, that one outweighs success."""
+    every = list(judgements)
+    for status in ("False", "Unknown"):
+        found = [j for j in every if j.status == status]
+        if found:
+            return Judgement(found[0].status, found[0].reason, "; ".join(j.message for j in found))
+    return Judgement("True", "Programmed", "acknowledged by every running proxy")
+
+
+def listener_programmed(
+    look: Look, programmed: Collection[PortKey, PortProgrammed], listener: Listener, obstacle: Judgement | None
+) -> Judgement:
+    """Judge one listener; `obstacle` is what keeps its whole Gateway from being served."""
+    conflict = next((f for f in listener.findings if f.condition == "Conflicted"), None)
+    if conflict is not None:
+        return Judgement("False", conflict.reason, conflict.message)
+    if not listener.servable:
+        causes = [f.message for f in listener.findings if f.condition in {"Accepted", "ResolvedRefs"}]
+        return Judgement("False", "Invalid", "; ".join(causes) or "it cannot be served")
+    if obstacle is not None:
+        return obstacle
+    return port_judgement(look, programmed, port_key(listener))
+
+
+def gateway_obstacle(findings: Iterable[Finding], bound: bool) -> Judgement | None:
+    """Return what keeps a whole Gateway from being served, if anything does."""
+    every = list(findings)
+    refused = [f for f in every if f.condition == "Accepted" and f.status == "False"]
+    if refused:
+        return Judgement("False", "Invalid", "the Gateway is not accepted: " + "; ".join(f.message for f in refused))
+    if not bound:
+        reasons = [f for f in every if f.condition == "Programmed"]
+        message = "; ".join(f.message for f in reasons) or "no address was assigned yet"
+        return Judgement("False", "Pending", message)
+    return None
