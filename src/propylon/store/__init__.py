@@ -15,6 +15,7 @@ from propylon.store.errors import (
 from propylon.store.local import LocalStore
 from propylon.store.protocol import (
     Applied,
+    AppliedDocument,
     Changes,
     Document,
     Event,
@@ -31,6 +32,7 @@ from propylon.store.protocol import (
 __all__ = [
     "AlreadyExists",
     "Applied",
+    "AppliedDocument",
     "Changes",
     "Conflict",
     "Document",

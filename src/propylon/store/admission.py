@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from propylon.api.defaults import apply_defaults
 from propylon.api.meta import group_of
+from propylon.api.validation import Finding, validate
 from propylon.store.errors import Invalid
 from propylon.store.kindinfo import is_namespaced
 from propylon.store.protocol import Document, ref_of_document
-
-if TYPE_CHECKING:
-    from propylon.api.validation import Finding
 
 DEFAULT_NAMESPACE = "default"
 
@@ -21,10 +19,7 @@ def placed(document: Mapping[str, Any]) -> Document:
     """The document in a namespace if its kind has one ("default" when none is named), and in none otherwise."""
     metadata = document["metadata"]
     namespace = metadata.get("namespace") or ""
-    if is_namespaced(group_of(document["apiVersion"]), document["kind"]):
-        wanted = namespace or DEFAULT_NAMESPACE
-    else:
-        wanted = ""
+    wanted = namespace_of(document["apiVersion"], document["kind"], namespace)
     if wanted == namespace and (wanted or "namespace" not in metadata):
         return dict(document)
     metadata = {name: value for name, value in metadata.items() if name != "namespace"}
@@ -33,12 +28,16 @@ def placed(document: Mapping[str, Any]) -> Document:
     return {**document, "metadata": metadata}
 
 
-def admit(document: Mapping[str, Any]) -> Document:
-    """The document placed and defaulted. Raises Invalid when validation finds an error in it."""
-    from propylon.api.validation import validate  # noqa: PLC0415
+def namespace_of(api_version: str, kind: str, written: str) -> str:
+    """The namespace an object goes to: "" for cluster-scoped kinds, "default" where none is written."""
+    return (written or DEFAULT_NAMESPACE) if is_namespaced(group_of(api_version), kind) else ""
 
+
+def admit(document: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Document:
+    """The document placed and defaulted. Raises Invalid when validation finds an error in it, or in how it differs from
+    the stored object."""
     complete = apply_defaults(placed(document))
-    findings = validate(complete)
+    findings = validate(complete, old=stored)
     if has_error(findings):
         raise Invalid(ref_of_document(complete), findings)
     return complete

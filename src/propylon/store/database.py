@@ -35,7 +35,7 @@ CREATE TABLE owners (
 CREATE INDEX owners_by_dependent ON owners (grp, kind, namespace, name);
 CREATE TABLE applied (
     grp TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
-    manager TEXT NOT NULL, document BLOB NOT NULL,
+    manager TEXT NOT NULL, source TEXT NOT NULL, document BLOB NOT NULL,
     PRIMARY KEY (grp, kind, namespace, name, manager)
 );
 CREATE TABLE changes (
@@ -279,21 +279,21 @@ class Database:
 
     # What managers applied
 
-    def applied(self, ref: ObjectRef, manager: str) -> bytes | None:
-        """What this manager applied to the object last."""
-        rows = self._rows(f"SELECT document FROM applied WHERE {_THE} AND manager = ?", (*ref, manager))
-        return rows[0][0] if rows else None
+    def applied(self, ref: ObjectRef, manager: str) -> tuple[str, bytes] | None:
+        """What this manager applied to the object last, after where it had it from."""
+        rows = self._rows(f"SELECT source, document FROM applied WHERE {_THE} AND manager = ?", (*ref, manager))
+        return (rows[0][0], rows[0][1]) if rows else None
 
-    def applied_by(self, manager: str) -> list[tuple[ObjectRef, bytes]]:
-        """Everything this manager applied."""
+    def applied_by(self, manager: str) -> list[tuple[ObjectRef, str, bytes]]:
+        """Everything this manager applied, and where it had it from."""
         rows = self._rows(
-            f"SELECT grp, kind, namespace, name, document FROM applied WHERE manager = ? {_ORDER}", (manager,)
+            f"SELECT grp, kind, namespace, name, source, document FROM applied WHERE manager = ? {_ORDER}", (manager,)
         )
-        return [(ObjectRef(*row[:4]), row[4]) for row in rows]
+        return [(ObjectRef(*row[:4]), row[4], row[5]) for row in rows]
 
-    def put_applied(self, ref: ObjectRef, manager: str, raw: bytes) -> None:
-        """Remember what a manager applied."""
-        self._write("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?, ?, ?)", (*ref, manager, raw))
+    def put_applied(self, ref: ObjectRef, manager: str, source: str, raw: bytes) -> None:
+        """Remember what a manager applied, and where it had it from."""
+        self._write("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?, ?, ?, ?)", (*ref, manager, source, raw))
 
     def forget_applied(self, ref: ObjectRef, manager: str) -> None:
         """Forget what a manager applied to an object."""

@@ -15,12 +15,9 @@ StoreError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from propylon.api.meta import ObjectRef
-
-if TYPE_CHECKING:
-    from propylon.api.validation import Finding
+from propylon.api.validation import Finding
 
 
 class StoreError(Exception):

@@ -26,6 +26,7 @@ from propylon.store.kindinfo import has_status, list_keys
 from propylon.store.merge import merge
 from propylon.store.protocol import (
     Applied,
+    AppliedDocument,
     Changes,
     Document,
     Event,
@@ -42,8 +43,8 @@ from propylon.store.writer import Writer
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode
 
-Admission = Callable[[Mapping[str, Any]], Document]
-"""Places, defaults and validates a document; raises Invalid."""
+Admission = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Document]
+"""Places, defaults and validates a document that is to replace a stored one (or None); raises Invalid."""
 
 
 def utc_now() -> str:
@@ -102,9 +103,9 @@ class LocalStore:
         """Objects of these kinds (of all without any), of one namespace if given."""
         return self._database.listing(kinds, namespace)
 
-    def applied_by(self, manager: str) -> dict[ObjectRef, Document]:
+    def applied_by(self, manager: str) -> dict[ObjectRef, AppliedDocument]:
         """What this manager applied last, by object."""
-        return {ref: _decode(raw) for ref, raw in self._database.applied_by(manager)}
+        return {ref: AppliedDocument(_decode(raw), source) for ref, source, raw in self._database.applied_by(manager)}
 
     # Writing
 
@@ -128,7 +129,7 @@ class LocalStore:
     def create(self, document: Mapping[str, Any]) -> Document:
         """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its namespace)."""
         with self.transaction():
-            admitted = self._admission(_named(document))
+            admitted = self._admission(_named(document), None)
             if admitted["metadata"].get("resourceVersion"):
                 raise Conflict(ref_of_document(admitted), "resourceVersion must not be set on an object to be created")
             return self._create(admitted, create_namespace=False)
@@ -139,9 +140,8 @@ class LocalStore:
         An empty metadata.resourceVersion or uid stands for whatever is stored.
         """
         with self.transaction():
-            admitted = self._admission(document)
-            ref = ref_of_document(admitted)
-            stored = self.get(ref)
+            stored = self.get(ref_of_document(placed(document)))
+            admitted = self._admission(document, stored)
             metadata = admitted["metadata"]
             semantics.check_preconditions(
                 stored, uid=metadata.get("uid") or "", resource_version=metadata.get("resourceVersion") or ""
@@ -158,7 +158,7 @@ class LocalStore:
             prepared = semantics.prepare_status(stored, change(stored))
             if prepared is stored:
                 return stored
-            return self._writer.put(self._admission(prepared), EventType.MODIFIED)
+            return self._writer.put(self._admission(prepared, stored), EventType.MODIFIED)
 
     def delete(
         self,
@@ -174,22 +174,30 @@ class LocalStore:
             semantics.check_preconditions(stored, uid=uid, resource_version=resource_version)
             return self._writer.delete(stored, propagation)
 
-    def apply(self, document: Mapping[str, Any], manager: str, *, create_namespace: bool = False) -> Applied:
+    def apply(
+        self, document: Mapping[str, Any], manager: str, *, create_namespace: bool = False, source: str = ""
+    ) -> Applied:
         """Three-way merge of the manager's last document, this one, and the object. Raises as `create` does."""
         with self.transaction():
-            return self._apply(document, manager, create_namespace)
+            return self._apply(document, manager, create_namespace, source)
 
     def apply_many(
-        self, documents: Sequence[Mapping[str, Any]], manager: str, *, create_namespace: bool = False
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        manager: str,
+        *,
+        create_namespace: bool = False,
+        sources: Sequence[str] = (),
     ) -> list[Applied]:
         """Apply in one transaction. Namespaces go first, results come in the order given; a refusal stops no other."""
         results: dict[int, Applied] = {}
         order = sorted(range(len(documents)), key=lambda index: documents[index].get("kind") != "Namespace")
         with self.transaction():
             for index in order:
+                source = sources[index] if sources else ""
                 try:
                     with self._database.transaction():
-                        results[index] = self._apply(documents[index], manager, create_namespace)
+                        results[index] = self._apply(documents[index], manager, create_namespace, source)
                 except StoreUnavailable:
                     raise
                 except StoreError as error:
@@ -201,21 +209,21 @@ class LocalStore:
         with self.transaction():
             self._database.forget_applied(ref, manager)
 
-    def _apply(self, document: Mapping[str, Any], manager: str, create_namespace: bool) -> Applied:
+    def _apply(self, document: Mapping[str, Any], manager: str, create_namespace: bool, source: str) -> Applied:
         wanted = placed(_as_applied(document))
         ref = ref_of_document(wanted)
         raw = _encode(wanted)
         stored = self._writer.read(ref)
         if stored is None:
             notices = self._prepare_namespace(ref, create_namespace)
-            created = self._create(self._admission(wanted), create_namespace=False)
-            self._database.put_applied(ref, manager, raw)
+            created = self._create(self._admission(wanted, None), create_namespace=False)
+            self._database.put_applied(ref, manager, source, raw)
             return Applied(ref, Outcome.CREATED, _version(created), notices)
         before = self._database.applied(ref, manager)
-        merged = merge({} if before is None else _decode(before), wanted, stored, list_keys(ref.group, ref.kind))
-        updated = self._update(stored, self._admission(merged))
-        if raw != before:
-            self._database.put_applied(ref, manager, raw)
+        merged = merge({} if before is None else _decode(before[1]), wanted, stored, list_keys(ref.group, ref.kind))
+        updated = self._update(stored, self._admission(merged, stored))
+        if before != (source, raw):
+            self._database.put_applied(ref, manager, source, raw)
         return Applied(ref, Outcome.UNCHANGED if updated is stored else Outcome.CHANGED, _version(updated))
 
     def _create(self, admitted: Document, *, create_namespace: bool) -> Document:

@@ -75,6 +75,13 @@ class Changes(msgspec.Struct, frozen=True):
     events: tuple[Event, ...]
 
 
+class AppliedDocument(msgspec.Struct, frozen=True):
+    """What a manager applied last to an object, and where it had it from (a file, say; "" if it did not tell)."""
+
+    document: Document
+    source: str
+
+
 class Outcome(StrEnum):
     """What an apply did."""
 
@@ -157,19 +164,29 @@ class Store(Protocol):
         Raises NotFound; Conflict when `uid` or `resource_version` is given and differs.
         """
 
-    def apply(self, document: Mapping[str, Any], manager: str, *, create_namespace: bool = False) -> Applied:
+    def apply(
+        self, document: Mapping[str, Any], manager: str, *, create_namespace: bool = False, source: str = ""
+    ) -> Applied:
         """Make the object hold what `manager` wants of it, and only take away what `manager` put there before.
 
-        Raises Forbidden, Invalid, NotFound (its namespace, unless `create_namespace`).
+        `source` is remembered with it. Raises Forbidden, Invalid, NotFound (its namespace, unless `create_namespace`).
         """
 
     def apply_many(
-        self, documents: Sequence[Mapping[str, Any]], manager: str, *, create_namespace: bool = False
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        manager: str,
+        *,
+        create_namespace: bool = False,
+        sources: Sequence[str] = (),
     ) -> list[Applied]:
-        """Apply in one transaction; a refused document is reported and stops no other."""
+        """Apply in one transaction; a refused document is reported and stops no other. `sources` are parallel, if given."""
 
-    def applied_by(self, manager: str) -> dict[ObjectRef, Document]:
+    def applied_by(self, manager: str) -> dict[ObjectRef, AppliedDocument]:
         """What this manager applied last, by object."""
+
+    def release(self, ref: ObjectRef, manager: str) -> None:
+        """Forget that this manager applied the object, which stays as it is."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Everything written inside becomes durable and visible to watches together, or not at all."""

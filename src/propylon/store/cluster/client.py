@@ -1,0 +1,149 @@
+"""HTTP to one API server: bytes in, bytes out, refusals as exceptions."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+
+from propylon.store.cluster.credentials import Credentials, CredentialsError
+from propylon.store.errors import StoreError
+
+REQUEST_SECONDS = 30.0
+"""The longest silence of the server in an ordinary request."""
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+"""A watch says nothing for long: a peer that is gone without a word is found by the kernel within half a minute."""
+
+
+class ApiError(StoreError):
+    """The API server refused; `status` is the HTTP status, `reason` Kubernetes' word for it, "" if unknown."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status} {reason}: {message}" if reason else f"{status}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait."""
+
+
+class Unreachable(StoreError):  # noqa: N818 - a state of affairs, like its siblings among store errors
+    """There is no answer: the connection failed, broke or timed out, or there are no credentials to ask with."""
+
+
+class _Status(msgspec.Struct, frozen=True):
+    """What is read of a Kubernetes Status object."""
+
+    reason: str | None = None
+    message: str | None = None
+    code: int | None = None
+
+
+class Client:
+    """One connection pool. All methods belong to one event loop."""
+
+    def __init__(self, credentials: Credentials, *, user_agent: str = "propylon") -> None:
+        self.credentials = credentials
+        extensions: dict[str, Any] = {}
+        if credentials.server_name is not None:
+            extensions["sni_hostname"] = credentials.server_name
+        self._extensions = extensions
+        self._http = httpx.AsyncClient(
+            base_url=credentials.server,
+            auth=credentials.auth,
+            trust_env=False,
+            timeout=httpx.Timeout(REQUEST_SECONDS),
+            headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
+            transport=httpx.AsyncHTTPTransport(
+                verify=credentials.context if credentials.context is not None else False,
+                trust_env=False,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                socket_options=_KEEPALIVE,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        seconds: float | None = None,
+    ) -> bytes:
+        """One call, the whole of which may take `seconds` if given; the answer's body. Raises ApiError, Unreachable."""
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._http.request(
+                    method,
+                    path,
+                    params=parameters,
+                    content=body,
+                    headers={"Content-Type": content_type} if body is not None else None,
+                    extensions=self._extensions,
+                )
+        except (httpx.HTTPError, CredentialsError, TimeoutError, OSError) as error:
+            raise Unreachable(_unreachable(self.credentials.server, error)) from error
+        if answer.is_error:
+            raise _refusal(answer.status_code, answer.headers, answer.content)
+        return answer.content
+
+    @asynccontextmanager
+    async def lines(
+        self, path: str, parameters: Mapping[str, str], *, silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A GET whose answer is read line by line as it comes, for as long as the server is not silent for `silence`
+        seconds. Raises ApiError, Unreachable, also out of the iteration.
+        """
+        timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
+        try:
+            async with self._http.stream(
+                "GET", path, params=parameters, timeout=timeout, extensions=self._extensions
+            ) as answer:
+                if answer.is_error:
+                    raise _refusal(answer.status_code, answer.headers, await answer.aread())
+                yield _split(answer.aiter_raw())
+        except (httpx.HTTPError, CredentialsError, OSError) as error:
+            raise Unreachable(_unreachable(self.credentials.server, error)) from error
+
+
+async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Complete lines without their ends; a last one that was cut off is dropped, the change in it comes again."""
+    pending: list[bytes] = []
+    async for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        pending.append(first)
+        for other in others:
+            line = b"".join(pending)
+            pending = [other]
+            if line.strip():
+                yield line
+
+
+def _refusal(code: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+    try:
+        status = msgspec.json.decode(body, type=_Status)
+    except msgspec.DecodeError:
+        status = _Status(message=body[:200].decode(errors="replace").strip())
+    wait = headers.get("Retry-After", "")
+    return ApiError(code, status.reason or "", status.message or "", float(wait) if wait.isdigit() else None)
+
+
+def _unreachable(server: str, error: Exception) -> str:
+    what = str(error) or type(error).__name__
+    return f"{server} does not answer: {what}"

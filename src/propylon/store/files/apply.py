@@ -1,0 +1,240 @@
+"""Keeps a store in step with manifests: applies what they say, prunes what they no longer say, holds on to what broke.
+
+`plan` decides, `FilesController` does. Objects are applied as the manager "files", so fields of others survive, and the store
+remembers which objects came from which file, so pruning works across restarts. An object that somebody deleted from the store
+comes back when its manifest changes or at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from propylon.api.meta import ObjectRef
+from propylon.store.errors import Invalid, NotFound, StoreError, StoreUnavailable
+from propylon.store.files.problems import FileProblem, Severity
+from propylon.store.files.source import FileObject, FileSource, Loaded
+from propylon.store.files.watch import Watcher
+from propylon.store.protocol import Applied, AppliedDocument, Outcome, Store
+
+MANAGER = "files"
+
+LOOK_SECONDS = 5.0
+"""How often to look without having been notified: for file systems that notify of nothing."""
+
+RETRY_SECONDS = 0.5
+"""How soon to look again while something is missing, or the store did not take everything."""
+
+PRUNE_SECONDS = 0.2
+"""How long an object must be missing before it is pruned: editors remove or empty a file for a moment while they save it."""
+
+
+class Action(StrEnum):
+    """What was done with an object because of its manifest."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    PRUNED = "pruned"
+    RELEASED = "released"
+
+
+class FileChange(msgspec.Struct, frozen=True):
+    """One object that was written. `place` is the file and line of its manifest, for a pruned object its last one."""
+
+    action: Action
+    ref: ObjectRef
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.action:<9}{self.ref}  {self.place}"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to write. Pruning leaves out what is held back: refused objects, and those of files that cannot be read."""
+
+    apply: tuple[FileObject, ...]
+    prune: tuple[ObjectRef, ...]
+
+
+class Outcomes(msgspec.Struct, frozen=True):
+    """What one pass did and found. `settled` is false when something is to be tried again soon."""
+
+    changes: tuple[FileChange, ...]
+    problems: tuple[FileProblem, ...]
+    objects: int
+    settled: bool
+
+
+def plan(applied: Mapping[ObjectRef, AppliedDocument], loaded: Loaded, *, everything: bool) -> Plan:
+    """What to write so that the store says what the manifests say. With `everything`, also what seems to be there already."""
+    apply = tuple(
+        item
+        for ref, item in loaded.objects.items()
+        if everything or ref not in applied or applied[ref].document != item.document
+    )
+    if not loaded.complete:
+        return Plan(apply, ())
+    prune = tuple(
+        ref
+        for ref, document in applied.items()
+        if ref not in loaded.objects and ref not in loaded.held and _file_of(document.source) not in loaded.held_files
+    )
+    return Plan(apply, prune)
+
+
+def _file_of(source: str) -> str:
+    return source.rpartition(":")[0]
+
+
+class FilesController:
+    """Applies a source to a store, once (`sync`) or for as long as `run` runs.
+
+    `on_change` hears of every written object, `on_problems` of all problems whenever they differ from those before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        source: FileSource,
+        *,
+        on_change: Callable[[FileChange], None] = lambda change: None,
+        on_problems: Callable[[tuple[FileProblem, ...]], None] = lambda problems: None,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._on_change = on_change
+        self._on_problems = on_problems
+        self._applied: dict[ObjectRef, AppliedDocument] | None = None
+        self._missing_since: dict[ObjectRef, float] = {}
+        self._problems: tuple[FileProblem, ...] | None = None
+        self._watched: frozenset[str] = frozenset()
+        self.first_pass = asyncio.Event()
+
+    def sync(self) -> Outcomes:
+        """One pass: load, apply, prune. Raises nothing for broken manifests or an unavailable store: these are problems."""
+        loaded = self._source.load()
+        self._watched = loaded.watched
+        problems = list(loaded.problems)
+        changes: list[FileChange] = []
+        settled = loaded.complete and not loaded.held_files
+        try:
+            first = self._applied is None
+            if self._applied is None:
+                self._applied = self._store.applied_by(MANAGER)
+            planned = plan(self._applied, loaded, everything=first)
+            settled &= self._apply(planned.apply, problems, changes)
+            ripe = planned.prune if first else self._ripe(planned.prune)
+            self._prune(ripe, problems, changes)
+            settled &= len(ripe) == len(planned.prune)
+        except StoreUnavailable as error:
+            problems.append(FileProblem("", 0, 0, Severity.ERROR, error.message, error.remedy, code="store_unavailable"))
+            self._applied = None
+            settled = False
+        for change in changes:
+            self._on_change(change)
+        if tuple(problems) != self._problems:
+            self._problems = tuple(problems)
+            self._on_problems(self._problems)
+        return Outcomes(tuple(changes), tuple(problems), len(loaded.objects), settled)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Pass after pass, each as soon as something changed, until `stop` is set."""
+        woken = asyncio.Event()
+        watcher = Watcher(woken.set)
+        stopped = asyncio.ensure_future(stop.wait())
+        stopped.add_done_callback(lambda _: woken.set())
+        try:
+            while not stop.is_set():
+                woken.clear()
+                outcomes = await asyncio.to_thread(self.sync)
+                self.first_pass.set()
+                if watcher.watch((*self._source.paths, *self._watched)):
+                    continue  # what changed before the watch began
+                seconds = LOOK_SECONDS if outcomes.settled else self._seconds_to_retry()
+                try:
+                    await asyncio.wait_for(woken.wait(), seconds)
+                except TimeoutError:
+                    pass
+        finally:
+            watcher.close()
+            stopped.cancel()
+
+    def _seconds_to_retry(self) -> float:
+        if not self._missing_since:
+            return RETRY_SECONDS
+        return min(RETRY_SECONDS, max(0.0, min(self._missing_since.values()) + PRUNE_SECONDS - time.monotonic()))
+
+    def _ripe(self, missing: Collection[ObjectRef]) -> tuple[ObjectRef, ...]:
+        """Those that have been missing for long enough."""
+        now = time.monotonic()
+        self._missing_since = {ref: self._missing_since.get(ref, now) for ref in missing}
+        return tuple(ref for ref, since in self._missing_since.items() if now - since >= PRUNE_SECONDS)
+
+    def _apply(self, items: Collection[FileObject], problems: list[FileProblem], changes: list[FileChange]) -> bool:
+        """Write; returns whether the store took all that it may take later."""
+        assert self._applied is not None
+        if not items:
+            return True
+        results = self._store.apply_many(
+            [item.document for item in items],
+            MANAGER,
+            create_namespace=True,
+            sources=[str(item.origin) for item in items],
+        )
+        settled = True
+        for item, result in zip(items, results, strict=True):
+            if result.outcome is Outcome.REFUSED:
+                problems.append(_refusal(item, result))
+                settled &= isinstance(result.error, Invalid)
+                continue
+            self._applied[item.ref] = AppliedDocument(item.document, str(item.origin))
+            problems.extend(
+                FileProblem(item.origin.file, item.origin.line, 1, Severity.NOTICE, notice, object=str(item.ref))
+                for notice in result.notices
+            )
+            if result.outcome is not Outcome.UNCHANGED:
+                changes.append(FileChange(Action(result.outcome.value), item.ref, str(item.origin)))
+        return settled
+
+    def _prune(
+        self, refs: Collection[ObjectRef], problems: list[FileProblem], changes: list[FileChange]
+    ) -> None:
+        assert self._applied is not None
+        # Namespaces last: by then what was in them from files is gone, and one that still holds something is kept.
+        for ref in sorted(refs, key=lambda ref: (ref.kind == "Namespace" and not ref.group, ref)):
+            action = Action.PRUNED
+            try:
+                if ref.kind == "Namespace" and not ref.group and len(self._store.list(namespace=ref.name)):
+                    self._store.release(ref, MANAGER)
+                    action = Action.RELEASED
+                else:
+                    self._store.delete(ref)
+            except NotFound:
+                pass
+            self._missing_since.pop(ref, None)
+            changes.append(FileChange(action, ref, self._applied.pop(ref).source))
+
+
+def _refusal(item: FileObject, result: Applied) -> FileProblem:
+    error = result.error
+    field, message, remedy = "", str(error), ""
+    if isinstance(error, Invalid):
+        first = next(finding for finding in error.findings if finding.severity == "error")
+        field, message, remedy = first.field, first.message, first.remedy
+    elif isinstance(error, StoreError):
+        remedy = "it is tried again"
+    return FileProblem(
+        item.origin.file,
+        item.origin.line,
+        1,
+        Severity.ERROR,
+        f"the store refused it: {message}",
+        remedy,
+        str(item.ref),
+        field,
+        "refused",
+    )
