@@ -13,8 +13,9 @@ import click
 from propylon.app.configuration import UpOptions
 from propylon.app.runtime import Runtime
 from propylon.app.workspace import Workspace
-from propylon.certificates import LocalAuthorityError
-from propylon.proxies import ProxyError, run_directory
+from propylon.certificates.local_authority import AuthorityError
+from propylon.proxies.directories import run_directory
+from propylon.proxies.settings import ProxyError
 from propylon.store import StoreError
 
 FAILED = 1
@@ -30,7 +31,7 @@ def run_up(options: UpOptions) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return asyncio.run(_serve(options))
-    except (StoreError, ProxyError, LocalAuthorityError, OSError) as error:
+    except (StoreError, ProxyError, AuthorityError, OSError) as error:
         click.echo(f"propylon up: {error}", err=True)
         return FAILED
 

@@ -21,11 +21,13 @@ from propylon.app.ports import PortGuard
 from propylon.app.report import Problem
 from propylon.app.urls import render_urls
 from propylon.app.workspace import Workspace
-from propylon.echo import EchoIdentity, EchoProcess
+from propylon.echo.answer import EchoIdentity
+from propylon.echo.process import EchoProcess
 from propylon.envoy import names
 from propylon.graph.model import BackendKey, Endpoint, PortKey
-from propylon.proxies import BackingOff, Exited, ProcessProxies, ProxyError, ProxyEvent, ProxySettings, Started
-from propylon.status import PortProgrammed, merge_status
+from propylon.proxies.process import ProcessProxies
+from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Started
+from propylon.status import PortProgrammed, Status, merge_status
 from propylon.store import NotFound, StoreUnavailable
 from propylon.xds import LDS, Event, Server
 
@@ -45,7 +47,12 @@ class Runtime:
         self.workspace = Workspace(options, options.data_dir, say)
         self.proxies = ProcessProxies(options.data_dir, on_event=self._proxy_event)
         self.xds = Server(on_event=self._xds_event)
-        self.echo = EchoProcess(options.data_dir) if options.echo else None
+        run = self.proxies.run_directory
+        self.echo = (
+            EchoProcess(run / "echo.sock", options.data_dir / "echo.log", on_moved=self._echo_moved)
+            if options.echo
+            else None
+        )
         self.acknowledgements = Acknowledgements()
         self.guard = PortGuard()
         self.control = ControlServer(
@@ -74,9 +81,16 @@ class Runtime:
             self.acknowledgements.restarted(event.node)
             self._told.add(event.node)
         elif isinstance(event, Exited) and not event.expected:
-            self.say(f"proxy of {event.node} ended (pid {event.pid}, code {event.code})")
+            self.say(f"proxy of {event.node} ended (pid {event.pid})")
         elif isinstance(event, BackingOff):
             self.say(f"proxy of {event.node} starts again in {event.seconds:.1f} s: {event.reason}")
+        self._bell.set()
+
+    def _echo_moved(self, identity: EchoIdentity, host: str, port: int) -> None:
+        """The echo process was replaced, and another program had taken this port meanwhile."""
+        key = BackendKey("Service", identity.namespace, identity.service, identity.port)
+        self._echoed[key] = (Endpoint(host, port),)
+        self.workspace.controller.sources.fallback_endpoints.set(key, self._echoed[key])
         self._bell.set()
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -267,11 +281,15 @@ class Runtime:
         self._unwritten = set()
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         store, statuses = self.workspace.store, self.workspace.statuses
+
+        def merged(desired: Status | None) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+            return lambda document: merge_status(document, desired, now) or document.get("status")
+
         try:
             with store.transaction():
                 for ref in sorted(refs):
                     try:
-                        store.patch_status(ref, lambda document, r=ref: merge_status(document, statuses.get(r), now))
+                        store.patch_status(ref, merged(statuses.get(ref)))
                     except NotFound:
                         continue
         except StoreUnavailable as error:

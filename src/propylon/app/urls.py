@@ -8,11 +8,11 @@ from propylon.graph.model import Port, PortKey, Route
 def render_urls(graph: Graph) -> list[str]:
     """One line per hostname of a listener that serves, with the curl command that reaches it; at most 20 a port."""
     hosts: dict[tuple[api.ObjectKey, int], set[str]] = {}
-    for route in graph.routes.values():
-        for port, hostname in _hostnames(route):
-            hosts.setdefault(port, set()).add(hostname)
+    for route in graph.routes.snapshot().values():
+        for place, hostname in _hostnames(route):
+            hosts.setdefault(place, set()).add(hostname)
     lines: list[str] = []
-    for key, port in sorted(graph.ports.items(), key=lambda item: item[0]):
+    for key, port in graph.ports.items():
         lines += _of_port(key, port, hosts.get((key.gateway, key.port), set()))
     return lines
 

@@ -13,7 +13,7 @@ from propylon.app.dev_certificates import Wanted, plan_dev_certificates, wanted_
 from propylon.app.documents import secret_document
 from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
-from propylon.certificates import LocalAuthority
+from propylon.certificates.local_authority import LocalAuthority
 from propylon.envoy import EnvoySettings
 from propylon.graph import Settings
 from propylon.graph.model import BackendKey, Endpoint
@@ -27,7 +27,7 @@ class Workspace:
     """Objects come in from the store, files through the store; `turn` computes what follows from them."""
 
     def __init__(self, options: UpOptions, directory: Path, say: Callable[[str], None]) -> None:
-        """Open the store in `directory`. Raises StoreError, LocalAuthorityError."""
+        """Open the store in `directory`. Raises StoreError, AuthorityError."""
         self.options = options
         directory.mkdir(parents=True, exist_ok=True)
         self.store = LocalStore(directory)
@@ -78,7 +78,7 @@ class Workspace:
         return build_report(
             (g for _, g in graph.gateways.items()),
             (r for _, r in graph.routes.items()),
-            {ref: status.document for ref, status in self.statuses.items()},
+            self.statuses,
             {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
             self.problems.all(),
         )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from propylon.proxies import ProcessProxies, ProxyError
+from propylon.proxies.process import ProcessProxies
+from propylon.proxies.settings import ProxyError
 
 
 def print_log(gateway: str, data_dir: Path, follow: bool, tail: int) -> int:
