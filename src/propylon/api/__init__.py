@@ -91,7 +91,7 @@ from propylon.api.gateway import (
     TLSConfig,
     TLSPortConfig,
 )
-from propylon.api.kinds import KINDS, KindInfo, by_kind, by_resource, by_type
+from propylon.api.kinds import KINDS, KindInfo, by_kind, by_name, by_resource, by_type
 from propylon.api.meta import (
     LAST_APPLIED_ANNOTATION,
     Condition,
@@ -338,6 +338,7 @@ __all__ = [
     "XBackend",
     "apply_defaults",
     "by_kind",
+    "by_name",
     "by_resource",
     "by_type",
     "conditions",

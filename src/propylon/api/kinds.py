@@ -173,3 +173,13 @@ def by_resource(group: str, plural: str) -> KindInfo | None:
 def by_type(type_: type) -> KindInfo:
     """The kind that a struct describes. KeyError for a struct that is no object."""
     return _BY_TYPE[type_]
+
+
+def by_name(name: str) -> tuple[KindInfo, ...]:
+    """The kinds people mean by a word, any case: kind, plural, singular or short name, maybe followed by `.group`."""
+    word, _, group = name.lower().partition(".")
+    return tuple(
+        info
+        for info in KINDS
+        if word in (info.kind.lower(), info.plural, info.singular, *info.short_names) and group in ("", info.group)
+    )

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from propylon import api
+from propylon.api.introspect import ItemsSpec, MapSpec, StructSpec, struct_spec
 from propylon.api.validation import RULES
 from propylon.api.validation.core import CORE_RULES
+from propylon.api.validation.registry import rules_at
 
 CHANNELS = ("experimental", "standard")
 OWN_CODES = {rule.code for rule in RULES if rule not in CORE_RULES} | {"unknown_value"}
@@ -136,6 +138,41 @@ def test_every_official_rule_is_broken_by_a_case(oracle: Oracle, official_crds: 
         ["path_must_have_valid_characters", "path_must_not_contain_fragment"]
     ]
     assert set().union(*table.values()) == OWN_CODES - NOT_CEL
+
+
+def places(spec: Any, schema: dict, channel: str, path: str = "", rules: tuple = ()) -> Any:
+    """(path, official rules, our codes) at every place of a schema."""
+    codes_here = {rule.code for rule in rules}
+    match spec:
+        case StructSpec():
+            codes_here |= {rule.code for rule in rules_at(spec.struct, None, channel)}
+            for name, field in spec.fields.items():
+                below = schema["properties"].get(name)
+                if below is not None and path + name != "metadata":
+                    yield from places(
+                        field.type, below, channel, f"{path}{name}.", rules_at(spec.struct, name, channel)
+                    )
+        case ItemsSpec():
+            yield from places(spec.items, schema["items"], channel, path)
+        case MapSpec():
+            yield from places(spec.values, schema["additionalProperties"], channel, path)
+    official = {(rule["rule"], rule.get("message", "")) for rule in schema.get("x-kubernetes-validations", ())}
+    yield path, official, codes_here
+
+
+def test_rules_apply_at_every_place_the_crds_have_them(oracle: Oracle, official_crds: tuple) -> None:
+    table = _translation_once(oracle)
+    compared = 0
+    for crd in official_crds:
+        info = api.by_kind(crd.group, crd.kind)
+        assert info is not None
+        spec = struct_spec(info.schema(crd.version), crd.channel)
+        for path, official, ours in places(spec, crd.schema, crd.channel):
+            checked = {rule for rule in official if "oldSelf" not in rule[0]}
+            translated = set().union(*(table[rule] for rule in checked)) - {"unknown_value"}
+            assert ours - NOT_CEL == translated, f"{crd}: {path}"
+            compared += bool(checked)
+    assert compared > 200
 
 
 @settings(max_examples=60, deadline=None)

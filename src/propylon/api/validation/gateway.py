@@ -125,10 +125,14 @@ def hostname_address_must_be_a_hostname(address: Any) -> Iterable[Violation]:
 def ip_address_must_parse(address: Any) -> Iterable[Violation]:
     """An address of type IPAddress is an IPv4 or IPv6 address (the CRD's oneOf)."""
     if address.get("type") == "IPAddress" and "value" in address:
+        value = address["value"]
         try:
-            ipaddress.ip_address(address["value"])
+            scoped = "%" in value
+            ipaddress.ip_address(value)
         except ValueError:
-            yield Violation(".value", address["value"])
+            scoped = True
+        if scoped:  # a scope id means something on one host only
+            yield Violation(".value", value)
 
 
 def routability_must_be_cluster_or_prefixed(routability: Any) -> Iterable[Violation]:
