@@ -146,6 +146,8 @@ class Go:
             )
         except subprocess.CalledProcessError as error:
             raise BuildError(f"go {' '.join(arguments)} failed:\n{error.stderr}") from error
+        except OSError as error:
+            raise BuildError(f"cannot run {self.command}: {error.strerror}") from error
         return done.stdout.strip()
 
     def module_directory(self, directory: Path, module: str) -> Path:

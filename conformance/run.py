@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE))
 
 import build  # noqa: E402
 from harness import netns  # noqa: E402
-from harness.api import ApiError, Object, load_documents, wait_until  # noqa: E402
+from harness.api import ApiError, Object, has_condition, load_documents, wait_until  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.containers import Program  # noqa: E402
 from harness.kubelet import Kubelet  # noqa: E402
@@ -249,8 +249,7 @@ class Run:
         path = await api.path_of(gateway_class)
 
         async def accepted() -> bool:
-            conditions = (await api.get(path)).get("status", {}).get("conditions", [])
-            return any(entry["type"] == "Accepted" and entry["status"] == "True" for entry in conditions)
+            return has_condition(await api.get(path), "Accepted")
 
         what = f"the controller accepts GatewayClass {options.gateway_class}"
         await wait_until(what, accepted, seconds=_ACCEPTED_SECONDS, check=self.check)

@@ -179,6 +179,12 @@ async def wait_until(
         await asyncio.sleep(0.2)
 
 
+def has_condition(document: Object, kind: str) -> bool:
+    """True if a status has the condition with status True. The API may write ``null`` for an empty list."""
+    conditions = (document.get("status") or {}).get("conditions") or []
+    return any(entry["type"] == kind and entry["status"] == "True" for entry in conditions)
+
+
 def load_documents(text: str) -> list[Object]:
     """The objects of a YAML stream, empty documents left out."""
     return [document for document in yaml.safe_load_all(text) if document]

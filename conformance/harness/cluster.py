@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from . import netns
-from .api import Api, Object, load_documents, wait_until
+from .api import Api, Object, has_condition, load_documents, wait_until
 from .pki import Authority
 from .processes import Daemon
 
@@ -67,9 +67,8 @@ class Cluster:
 
     async def _established(self, name: str) -> None:
         async def established() -> bool:
-            crd = await self.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
-            conditions = crd.get("status", {}).get("conditions", [])
-            return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+            return has_condition(await self.api.get(path), "Established")
 
         await wait_until(f"CRD {name} is established", established, seconds=30, check=self.check)
 

@@ -54,7 +54,7 @@ def program_for(image: str, programs: Mapping[str, Program]) -> Program:
 async def write_volumes(api: Api, pod: Object, directory: Path) -> dict[str, Path]:
     """Writes each volume's files below ``directory``. Returns name -> path."""
     paths = {}
-    for volume in pod["spec"].get("volumes", []):
+    for volume in pod["spec"].get("volumes") or []:
         path = directory / volume["name"]
         path.mkdir(parents=True, exist_ok=True)
         for file, content in (await _volume_files(api, pod, volume)).items():
@@ -97,7 +97,7 @@ async def _projected(api: Api, pod: Object, sources: Sequence[Object]) -> dict[s
             answer = await api.create(path, body)
             files[source["path"]] = answer["status"]["token"].encode()
         elif source := entry.get("downwardAPI"):
-            for item in source.get("items", []):
+            for item in source.get("items") or []:
                 files[item["path"]] = field_value(pod, item["fieldRef"]["fieldPath"], "").encode()
         else:
             raise UnsupportedError(f"projected volumes of {', '.join(entry)} are not supported")
@@ -130,12 +130,12 @@ async def environment(api: Api, pod: Object, container: Object, ip: str) -> dict
     """A container's variables, $(NAME) references to earlier ones replaced."""
     namespace = pod["metadata"]["namespace"]
     values = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOSTNAME": pod["metadata"]["name"]}
-    for source in container.get("envFrom", []):
+    for source in container.get("envFrom") or []:
         for key, plural in (("secretRef", "secrets"), ("configMapRef", "configmaps")):
             if reference := source.get(key):
                 data = await _data(api, namespace, plural, reference["name"], bool(reference.get("optional")))
                 values |= {source.get("prefix", "") + name: value.decode() for name, value in data.items()}
-    for entry in container.get("env", []):
+    for entry in container.get("env") or []:
         if "valueFrom" not in entry:
             values[entry["name"]] = expand(entry.get("value", ""), values)
             continue
@@ -210,10 +210,10 @@ def prepare(
     The program stands for the image's entry point and the container's ``command``; ``args`` follow. Only where the
     program is empty, the container's own ``command`` is taken, to be found on the machine.
     """
-    mounts = {mount["mountPath"].rstrip("/"): _source(mount, volumes) for mount in container.get("volumeMounts", [])}
-    arguments = [expand(argument, variables) for argument in container.get("args", [])]
+    mounts = {mount["mountPath"].rstrip("/"): _source(mount, volumes) for mount in container.get("volumeMounts") or []}
+    arguments = [expand(argument, variables) for argument in container.get("args") or []]
     if not program.rooted:
-        words = program.command or [expand(word, variables) for word in container.get("command", [])]
+        words = program.command or [expand(word, variables) for word in container.get("command") or []]
         if not words:
             raise UnsupportedError(f"neither --image nor the container says what to run for {container['image']}")
         command = [*sandbox.enter_command, "--", *words, *arguments]

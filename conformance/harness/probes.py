@@ -53,7 +53,7 @@ async def _succeeds(probe: Object, container: Object, ip: str) -> bool:
 
 
 def _port(port: int | str, container: Object) -> int:
-    for entry in container.get("ports", []):
+    for entry in container.get("ports") or []:
         if entry.get("name") == port:
             return int(entry["containerPort"])
     return int(port)

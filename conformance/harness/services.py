@@ -121,8 +121,8 @@ def translations(services: Iterable[Object], slices: Iterable[Object]) -> dict[F
     result: dict[Frontend, list[Target]] = {}
     for service in services:
         spec = service["spec"]
-        addresses = [spec.get("clusterIP", ""), *spec.get("externalIPs", []), *_load_balancer_addresses(service)]
-        for port in spec.get("ports", []):
+        addresses = [spec.get("clusterIP", ""), *(spec.get("externalIPs") or []), *_load_balancer_addresses(service)]
+        for port in spec.get("ports") or []:
             protocol = _PROTOCOLS.get(port.get("protocol", "TCP"))
             targets = sorted(_targets(port.get("name", ""), endpoints.get(_key(service), [])))
             if protocol and targets:
@@ -182,7 +182,7 @@ def _targets(name: str, slices: Iterable[Object]) -> Iterable[Target]:
 
 
 def _load_balancer_addresses(service: Object) -> list[str]:
-    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     return [entry["ip"] for entry in ingress if "ip" in entry]
 
 
