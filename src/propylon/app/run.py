@@ -63,7 +63,7 @@ def check_once(options: UpOptions) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="propylon-") as directory:
         workspace = Workspace(options, Path(directory), lambda _line: None)
         try:
-            asyncio.run(workspace.files.load())
+            workspace.files.sync()
             workspace.turn()
             workspace.turn()
             return workspace.report()

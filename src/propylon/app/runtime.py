@@ -36,6 +36,9 @@ log = logging.getLogger("propylon")
 RETRY_SECONDS = 1.0
 """How often a port that could not be bound and a status that could not be written are tried again."""
 
+QUIET_TURNS = 3
+"""Findings are not printed while this many turns follow each other at once: a missing certificate may be issued next."""
+
 
 class Runtime:
     """Everything that `propylon up` runs."""
@@ -67,6 +70,8 @@ class Runtime:
         self._unwritten: set[api.ObjectRef] = set()
         self._retry_at: float | None = None
         self._settled = False
+        self._silent = 0
+        self._noticed: frozenset[str] = frozenset()
         self._unannounced = False
 
     # -- events: they only ring --------------------------------------------------------------------------------------
@@ -105,13 +110,13 @@ class Runtime:
             loop.call_soon_threadsafe(self._bell.set)
 
         unsubscribe = self.workspace.store.subscribe(ring)
+        self.workspace.ring = ring
         await self._start()
-        watching = asyncio.create_task(self.workspace.files.watch(), name="watch files")
+        watching = asyncio.create_task(self.workspace.files.run(self._stopping), name="watch files")
         try:
             await self._serve(watching)
         finally:
             self.say("stopping: proxies are drained")
-            watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             unsubscribe()
             await self.control.stop()
@@ -130,7 +135,7 @@ class Runtime:
             await self.echo.start()
         await self.control.start()
         await self.xds.start([f"unix:{self.proxies.xds_socket}"])
-        await self.workspace.files.load()
+        self.workspace.files.sync()
         await self._turn()
         await self.proxies.retain(["/".join(node) for node in self._served])
 
@@ -313,12 +318,12 @@ class Runtime:
     def _tell(self) -> None:
         """Print what became wrong or right, and once all is programmed, where it answers."""
         graph = self.workspace.controller.graph
-        self.workspace.problems.set_others("ports", self.guard.problems(graph.ports, self.workspace.files.locate))
-        for new, what in self.workspace.problems.news():
-            if isinstance(what, Problem):
-                self.say(f"{what.severity if new else 'mended'}: {what.line_of_text()}")
-            else:
-                self.say(f"mended: {what}")
+        self.workspace.problems.set_others("ports", self.guard.problems(graph.ports, self.workspace.manifests.locate))
+        if self._bell.is_set() and self._silent < QUIET_TURNS:
+            self._silent += 1  # the next turn may mend what this one found
+        else:
+            self._silent = 0
+            self._tell_news()
         pending = [
             k
             for k, _ in graph.ports.items()
@@ -329,6 +334,17 @@ class Runtime:
             self._unannounced = False
             for line in render_urls(graph):
                 self.say(line)
+
+    def _tell_news(self) -> None:
+        for notice in self.workspace.notices:
+            if notice not in self._noticed:
+                self.say(notice)
+        self._noticed = frozenset(self.workspace.notices)
+        for new, what in self.workspace.problems.news():
+            if isinstance(what, Problem):
+                self.say(f"{what.severity if new else 'mended'}: {what.line_of_text()}")
+            else:
+                self.say(f"mended: {what}")
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
         return {"report": self.workspace.report(), "settled": self._settled}

@@ -17,8 +17,8 @@ from propylon.certificates.local_authority import LocalAuthority
 from propylon.envoy import EnvoySettings
 from propylon.graph import Settings
 from propylon.graph.model import BackendKey, Endpoint
-from propylon.store import Gone, LocalStore, StoreError
-from propylon.store.files import FilesController
+from propylon.store import Gone, LocalStore
+from propylon.store.files import FileChange, FileProblem, FilesController, FileSource, Severity
 
 log = logging.getLogger("propylon")
 
@@ -35,16 +35,19 @@ class Workspace:
             Settings(controllers=frozenset(options.controllers) if options.controllers else None),
             EnvoySettings(access_log=options.access_log),
         )
+        self.manifests = FileSource(options.paths, variables=options.variables, variable_files=options.variable_files)
         self.files = FilesController(
-            self.store,
-            options.paths,
-            variables=options.variables,
-            variable_files=options.variable_files,
-            say=say,
+            self.store, self.manifests, on_change=self._say_change, on_problems=self._take_file_problems
         )
-        self.problems = Problems(self.files.locate)
+        self.problems = Problems(self.manifests.locate)
         self.authority = LocalAuthority(directory / "authority") if options.dev_certs else None
         self.statuses: dict[api.ObjectRef, Any] = {}
+        self._say = say
+        self.ring: Callable[[], None] = lambda: None
+        """Called, from any thread, when there is something that the store does not tell."""
+        self._file_problems: tuple[FileProblem, ...] = ()
+        self.notices: tuple[str, ...] = ()
+        """What is worth knowing about the manifests and is not wrong."""
         self._address_file = AddressFile(directory / "addresses.json")
         self._addresses = self._address_file.read()
         self._block = loopback_block(directory)
@@ -68,7 +71,7 @@ class Workspace:
             self.problems.set_findings(origin, ref, findings)
         if self.authority is not None and outcome.gateways:
             self._issue_certificates(self.authority)
-        self.problems.set_others("files", (Problem(*_file_problem(p)) for p in self.files.problems))
+        self.problems.set_others("files", map(_of_file, self._file_problems))
         self.problems.set_others("objects", self._undecodable.values())
         return outcome
 
@@ -82,6 +85,16 @@ class Workspace:
             {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
             self.problems.all(),
         )
+
+    # -- manifests (called from the thread that reads them) -----------------------------------------------------------
+
+    def _say_change(self, change: FileChange) -> None:
+        self._say(str(change))
+
+    def _take_file_problems(self, problems: tuple[FileProblem, ...]) -> None:
+        self._file_problems = tuple(p for p in problems if p.severity is not Severity.NOTICE)
+        self.notices = tuple(str(p) for p in problems if p.severity is Severity.NOTICE)
+        self.ring()
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
@@ -108,7 +121,7 @@ class Workspace:
         try:
             decoded = self.controller.set_document(ref, document)
         except api.DecodeError as error:
-            file, line, column = self.files.locate(ref, error.field)
+            file, line, column = self.manifests.locate(ref, error.field)
             self._undecodable[ref] = Problem("error", file, line, column, describe(ref), error.field, str(error))
             return
         if ref.kind == "Gateway" and ref.group == api.GATEWAY_GROUP:
@@ -166,17 +179,14 @@ def _override(override: BackendOverride) -> tuple[BackendKey, tuple[Endpoint, ..
     return key, (Endpoint(override.host, override.host_port),)
 
 
-def _file_problem(problem: Any) -> tuple[str, str, int, int, str, str, str, str]:
-    return (
-        problem.severity,
-        problem.file,
-        problem.line,
-        problem.column,
-        problem.object,
-        problem.field,
-        problem.message,
-        problem.remedy,
+def _of_file(problem: FileProblem) -> Problem:
+    return Problem(
+        severity="error" if problem.severity is Severity.ERROR else "warning",
+        file=problem.file,
+        line=problem.line,
+        column=problem.column,
+        object=problem.object,
+        field=problem.field,
+        message=problem.message,
+        remedy=problem.remedy,
     )
-
-
-__all__ = ["StoreError", "Workspace"]
