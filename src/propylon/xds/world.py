@@ -37,6 +37,8 @@ class World:
         self.desired: dict[str, dict[str, Resource]] = {}
         self.good: dict[ResourceName, Resource] = {}
         self.rejected: dict[ResourceName, tuple[str, str]] = {}
+        self.unrecorded: set[ResourceName] = set()
+        """Names that a proxy may run without telling so when it reconnects."""
 
     def update(self, changes: Mapping[ResourceName, bytes | None], *, complete: bool = False) -> list[ResourceName]:
         """Apply a delta (None removes) and return the names that really changed."""
