@@ -11,6 +11,7 @@ from propylon.api.schema import (
     EXPERIMENTAL,
     HEADER_VALUE,
     Constraint,
+    Doc,
     HeaderName,
     InExperimental,
     Model,
@@ -35,9 +36,9 @@ class HTTPHeader(Model, frozen=True):
 class HTTPHeaderFilter(Model, frozen=True):
     """Headers to overwrite (`set`), to append (`add`) and to take away (`remove`)."""
 
-    set: Annotated[tuple[HTTPHeader, ...], keyed("name", max=16)] = ()
-    add: Annotated[tuple[HTTPHeader, ...], keyed("name", max=16)] = ()
-    remove: Annotated[tuple[str, ...], set_of(max=16)] = ()
+    set: Annotated[tuple[HTTPHeader, ...], keyed("name", max=16), Doc("Overwritten, or added if absent.")] = ()
+    add: Annotated[tuple[HTTPHeader, ...], keyed("name", max=16), Doc("Appended to what is there.")] = ()
+    remove: Annotated[tuple[str, ...], set_of(max=16), Doc("Names of headers to take away.")] = ()
 
 
 class HTTPPathModifier(Model, frozen=True):
@@ -51,10 +52,12 @@ class HTTPPathModifier(Model, frozen=True):
 class HTTPRequestRedirectFilter(Model, frozen=True):
     """Answers with a redirect; what is not given is kept from the request."""
 
-    scheme: Annotated[str | None, one_of("http", "https")] = None
+    scheme: Annotated[str | None, one_of("http", "https"), Doc("The request's own when absent.")] = None
     hostname: PreciseHostname | None = None
     path: HTTPPathModifier | None = None
-    port: PortNumber | None = None
+    port: Annotated[
+        PortNumber | None, Doc("By default the scheme's usual port if scheme is given, else the listener's.")
+    ] = None
     status_code: Annotated[int, one_of(301, 302, 303, 307, 308)] = 302
 
 
@@ -76,7 +79,11 @@ class HTTPRequestMirrorFilter(Model, frozen=True):
     """Sends a copy of requests (all, a percentage or a fraction) to another backend and ignores its answers."""
 
     backend_ref: BackendObjectReference
-    percent: Annotated[int | None, Constraint(minimum=0, maximum=100, format="int32")] = None
+    percent: Annotated[
+        int | None,
+        Constraint(minimum=0, maximum=100, format="int32"),
+        Doc("Share of requests to copy; all when neither percent nor fraction is given."),
+    ] = None
     fraction: Fraction | None = None
 
 
@@ -89,9 +96,11 @@ class HTTPCORSFilter(Model, frozen=True):
     """Which pages of other origins may use the route from a browser."""
 
     allow_origins: Annotated[
-        tuple[Annotated[str, Constraint(pattern=_CORS_ORIGIN, min_length=1, max_length=253)], ...], set_of(max=64)
+        tuple[Annotated[str, Constraint(pattern=_CORS_ORIGIN, min_length=1, max_length=253)], ...],
+        set_of(max=64),
+        Doc('Origins such as "https://www.example.com" or "https://*.example.com"; "*" for any.'),
     ] = ()
-    allow_credentials: bool | None = None
+    allow_credentials: Annotated[bool | None, Doc("Whether cookies and the like may be sent along.")] = None
     allow_methods: Annotated[
         tuple[
             Annotated[str, one_of("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*")],
@@ -101,7 +110,9 @@ class HTTPCORSFilter(Model, frozen=True):
     ] = ()
     allow_headers: Annotated[tuple[HeaderName, ...], set_of(max=64)] = ()
     expose_headers: Annotated[tuple[HeaderName, ...], set_of(max=64)] = ()
-    max_age: Annotated[int, Constraint(minimum=1, format="int32")] = 5
+    max_age: Annotated[
+        int, Constraint(minimum=1, format="int32"), Doc("Seconds a browser may remember a preflight's answer.")
+    ] = 5
 
 
 class GRPCAuthConfig(Model, frozen=True):
@@ -123,7 +134,9 @@ class HTTPAuthConfig(Model, frozen=True):
 class ForwardBodyConfig(Model, frozen=True):
     """How much of a request's body the authorizer gets, in bytes."""
 
-    max_size: Annotated[int | None, Constraint(minimum=0, format="int32")] = None
+    max_size: Annotated[
+        int | None, Constraint(minimum=0, format="int32"), Doc("Bytes at most; without it, or when 0, no body is sent.")
+    ] = None
 
 
 class HTTPExternalAuthFilter(Model, frozen=True):

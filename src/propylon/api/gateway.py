@@ -51,9 +51,11 @@ _PENDING_GATEWAY: tuple[Condition, ...] = (waiting_for_controller("Accepted"), w
 class GatewayClassSpec(Model, frozen=True):
     """Which controller programs Gateways of this class, and with which parameters."""
 
-    controller_name: GatewayController
-    parameters_ref: ParametersReference | None = None
-    description: Annotated[str | None, Constraint(max_length=64)] = None
+    controller_name: Annotated[
+        GatewayController, Doc("The controller that programs Gateways of this class; cannot be changed.")
+    ]
+    parameters_ref: Annotated[ParametersReference | None, Doc("Settings of the controller for this class.")] = None
+    description: Annotated[str | None, Constraint(max_length=64), Doc("What the class is for, in a few words.")] = None
 
 
 class SupportedFeature(Model, frozen=True):
@@ -66,7 +68,9 @@ class GatewayClassStatus(Model, frozen=True):
     """Whether the controller accepted the class, and what it can do."""
 
     conditions: Conditions = _PENDING_CLASS
-    supported_features: Annotated[tuple[SupportedFeature, ...], keyed("name", max=64)] = ()
+    supported_features: Annotated[
+        tuple[SupportedFeature, ...], keyed("name", max=64), Doc("Conformance features, sorted by name.")
+    ] = ()
 
 
 class GatewayClass(Model, frozen=True):
@@ -90,21 +94,25 @@ class RouteNamespaces(Model, frozen=True):
     """The namespaces whose routes may attach: All, Same (the listener's own), or those a selector matches."""
 
     from_: Annotated[str, one_of("All", "Selector", "Same")] = "Same"
-    selector: Selector = None
+    selector: Annotated[Selector, Doc("Which namespaces, when `from` is Selector.")] = None
 
 
 class AllowedRoutes(Model, frozen=True):
     """Which routes may attach to a listener; without kinds, those its protocol suggests."""
 
-    namespaces: RouteNamespaces = RouteNamespaces()
-    kinds: Annotated[tuple[RouteGroupKind, ...], atomic(max=8)] = ()
+    namespaces: Annotated[RouteNamespaces, Doc("Namespaces whose routes may attach.")] = RouteNamespaces()
+    kinds: Annotated[
+        tuple[RouteGroupKind, ...],
+        atomic(max=8),
+        Doc("Kinds of routes that may attach; those the protocol suggests when empty."),
+    ] = ()
 
 
 class ListenerNamespaces(Model, frozen=True):
     """The namespaces whose ListenerSets may attach: All, Same, None, or those a selector matches."""
 
     from_: Annotated[str, one_of("All", "Selector", "Same", "None")] = "None"
-    selector: Selector = None
+    selector: Annotated[Selector, Doc("Which namespaces, when `from` is Selector.")] = None
 
 
 class AllowedListeners(Model, frozen=True):
@@ -116,9 +124,17 @@ class AllowedListeners(Model, frozen=True):
 class ListenerTLSConfig(Model, frozen=True):
     """How a listener handles TLS: terminate it with these certificates, or pass it through."""
 
-    mode: Annotated[str, one_of("Terminate", "Passthrough")] = "Terminate"
-    certificate_refs: Annotated[tuple[SecretObjectReference, ...], atomic(max=64)] = ()
-    options: Options = field(default_factory=dict)
+    mode: Annotated[
+        str,
+        one_of("Terminate", "Passthrough"),
+        Doc("Terminate decrypts here; Passthrough hands the encrypted stream to the backend."),
+    ] = "Terminate"
+    certificate_refs: Annotated[
+        tuple[SecretObjectReference, ...],
+        atomic(max=64),
+        Doc("Secrets with certificate and key; the first fitting one is shown to clients."),
+    ] = ()
+    options: Annotated[Options, Doc("Settings of the implementation.")] = field(default_factory=dict)
 
 
 class ListenerFilter(Model, frozen=True):
@@ -138,19 +154,23 @@ class ListenerFilters(Model, frozen=True):
 class Listener(Model, frozen=True):
     """A port, protocol and hostname on which a Gateway accepts traffic."""
 
-    name: SectionName
-    port: PortNumber
-    protocol: ProtocolType
+    name: Annotated[SectionName, Doc("Unique within the Gateway; routes refer to it as sectionName.")]
+    port: Annotated[PortNumber, Doc("Port clients connect to; several listeners may share it.")]
+    protocol: Annotated[ProtocolType, Doc("HTTP, HTTPS, TLS, TCP or UDP.")]
     hostname: Annotated[Hostname | None, Doc("Host, exact or with a leading wildcard label; any when absent.")] = None
-    tls: ListenerTLSConfig | None = None
-    allowed_routes: AllowedRoutes = AllowedRoutes()
+    tls: Annotated[ListenerTLSConfig | None, Doc("Needed for HTTPS and TLS, not allowed for HTTP, TCP and UDP.")] = None
+    allowed_routes: Annotated[
+        AllowedRoutes, Doc("Which routes may attach; those of the Gateway's namespace by default.")
+    ] = AllowedRoutes()
     filters: Annotated[ListenerFilters | None, EXPERIMENTAL] = None
 
 
 class GatewaySpecAddress(Model, frozen=True):
     """An address the Gateway asks for; without a value, any of that type."""
 
-    type: AddressType = "IPAddress"
+    type: Annotated[AddressType, Doc("IPAddress, Hostname, NamedAddress or a type of the implementation.")] = (
+        "IPAddress"
+    )
     value: Annotated[str | None, Constraint(max_length=253)] = None
     routability: Annotated[Routability | None, EXPERIMENTAL] = None
 
@@ -174,14 +194,24 @@ class GatewayInfrastructure(Model, frozen=True):
 class GatewayBackendTLS(Model, frozen=True):
     """The certificate the Gateway shows to backends that ask for one."""
 
-    client_certificate_ref: SecretObjectReference | None = None
+    client_certificate_ref: Annotated[
+        SecretObjectReference | None, Doc("Secret with the certificate and key shown to backends.")
+    ] = None
 
 
 class FrontendTLSValidation(Model, frozen=True):
     """Which client certificates are accepted, and whether one must be shown."""
 
-    ca_certificate_refs: Annotated[tuple[ObjectReference, ...], atomic(min=1, max=16)]
-    mode: Annotated[str, one_of("AllowValidOnly", "AllowInsecureFallback")] = "AllowValidOnly"
+    ca_certificate_refs: Annotated[
+        tuple[ObjectReference, ...],
+        atomic(min=1, max=16),
+        Doc("ConfigMaps with the authorities that sign client certificates."),
+    ]
+    mode: Annotated[
+        str,
+        one_of("AllowValidOnly", "AllowInsecureFallback"),
+        Doc("AllowValidOnly refuses clients without a valid certificate; AllowInsecureFallback does not."),
+    ] = "AllowValidOnly"
 
 
 class TLSConfig(Model, frozen=True):
@@ -200,8 +230,10 @@ class TLSPortConfig(Model, frozen=True):
 class FrontendTLSConfig(Model, frozen=True):
     """What is asked of clients: on every port, and the ports that differ."""
 
-    default: TLSConfig
-    per_port: Annotated[tuple[TLSPortConfig, ...], keyed("port", max=64)] = ()
+    default: Annotated[TLSConfig, Doc("What is asked of clients on every HTTPS port without an entry of its own.")]
+    per_port: Annotated[
+        tuple[TLSPortConfig, ...], keyed("port", max=64), Doc("Ports that ask for something else.")
+    ] = ()
 
 
 class GatewayTLSConfig(Model, frozen=True):
@@ -214,20 +246,33 @@ class GatewayTLSConfig(Model, frozen=True):
 class GatewaySpec(Model, frozen=True):
     """The class of the Gateway, its listeners and its addresses."""
 
-    gateway_class_name: ObjectName
-    listeners: Annotated[tuple[Listener, ...], keyed("name", min=1, max=64)]
-    addresses: Annotated[tuple[GatewaySpecAddress, ...], atomic(max=16)] = ()
-    infrastructure: GatewayInfrastructure | None = None
-    allowed_listeners: AllowedListeners | None = None
-    tls: GatewayTLSConfig | None = None
-    default_scope: Annotated[str | None, one_of("All", "None"), EXPERIMENTAL] = None
+    gateway_class_name: Annotated[
+        ObjectName, Doc("The GatewayClass, and by it the controller, that programs this Gateway.")
+    ]
+    listeners: Annotated[tuple[Listener, ...], keyed("name", min=1, max=64), Doc("Where traffic is accepted.")]
+    addresses: Annotated[
+        tuple[GatewaySpecAddress, ...], atomic(max=16), Doc("Addresses asked for; the controller chooses when empty.")
+    ] = ()
+    infrastructure: Annotated[
+        GatewayInfrastructure | None, Doc("Labels, annotations and parameters of what is created for this Gateway.")
+    ] = None
+    allowed_listeners: Annotated[
+        AllowedListeners | None, Doc("Which ListenerSets may add listeners; none by default.")
+    ] = None
+    tls: Annotated[GatewayTLSConfig | None, Doc("Client certificates, towards backends and from clients.")] = None
+    default_scope: Annotated[
+        str | None,
+        one_of("All", "None"),
+        EXPERIMENTAL,
+        Doc("Whether routes that ask for default Gateways get this one."),
+    ] = None
 
 
 class ListenerStatus(Model, frozen=True):
     """How one listener fares."""
 
     name: SectionName
-    attached_routes: Count
+    attached_routes: Annotated[Count, Doc("Number of routes attached.")]
     conditions: Conditions
     supported_kinds: Annotated[tuple[RouteGroupKind, ...], atomic(max=8)] = ()
 
@@ -236,9 +281,11 @@ class GatewayStatus(Model, frozen=True):
     """Where the Gateway is reached and how it fares."""
 
     conditions: Conditions = _PENDING_GATEWAY
-    addresses: Annotated[tuple[GatewayStatusAddress, ...], atomic(max=16)] = ()
+    addresses: Annotated[tuple[GatewayStatusAddress, ...], atomic(max=16), Doc("Where the Gateway is reached.")] = ()
     listeners: Annotated[tuple[ListenerStatus, ...], keyed("name", max=64)] = ()
-    attached_listener_sets: Annotated[int | None, Constraint(format="int32")] = None
+    attached_listener_sets: Annotated[
+        int | None, Constraint(format="int32"), Doc("Number of ListenerSets attached.")
+    ] = None
 
 
 class Gateway(Model, frozen=True):
@@ -254,19 +301,21 @@ class Gateway(Model, frozen=True):
 class ListenerEntry(Model, frozen=True):
     """A listener that a ListenerSet adds to its Gateway."""
 
-    name: SectionName
-    port: PortNumber
-    protocol: ProtocolType
-    hostname: Hostname | None = None
+    name: Annotated[SectionName, Doc("Unique within the set; routes refer to it as sectionName.")]
+    port: Annotated[PortNumber, Doc("Port clients connect to; several listeners may share it.")]
+    protocol: Annotated[ProtocolType, Doc("HTTP, HTTPS, TLS, TCP or UDP.")]
+    hostname: Annotated[Hostname | None, Doc("Host, exact or with a leading wildcard label; any when absent.")] = None
     tls: ListenerTLSConfig | None = None
-    allowed_routes: AllowedRoutes = AllowedRoutes()
+    allowed_routes: Annotated[
+        AllowedRoutes, Doc("Which routes may attach; those of the set's namespace by default.")
+    ] = AllowedRoutes()
     filters: Annotated[ListenerFilters | None, EXPERIMENTAL] = None
 
 
 class ListenerSetSpec(Model, frozen=True):
     """The Gateway to add listeners to, and the listeners."""
 
-    parent_ref: ParentGatewayReference
+    parent_ref: Annotated[ParentGatewayReference, Doc("The Gateway that gets the listeners; it must allow them.")]
     listeners: Annotated[tuple[ListenerEntry, ...], keyed("name", min=1, max=64)]
 
 

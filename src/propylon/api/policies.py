@@ -22,6 +22,7 @@ from propylon.api.schema import (
     AbsoluteURI,
     AnnotationValue,
     Constraint,
+    Doc,
     GatewayController,
     Group,
     Hostname,
@@ -96,9 +97,14 @@ class SubjectAltName(Model, frozen=True):
 class BackendTLSPolicyValidation(Model, frozen=True):
     """How a backend's certificate is checked: the name to ask for, the authorities to trust, the identities to find."""
 
-    hostname: PreciseHostname
+    hostname: Annotated[
+        PreciseHostname, Doc("Name to ask for (SNI) and, unless subjectAltNames are given, to find in the certificate.")
+    ]
     ca_certificate_refs: Annotated[
-        tuple[LocalObjectReference, ...], atomic(max=8), InExperimental(Constraint(min_items=1))
+        tuple[LocalObjectReference, ...],
+        atomic(max=8),
+        InExperimental(Constraint(min_items=1)),
+        Doc("ConfigMaps of the same namespace with the authorities to trust."),
     ] = ()
     well_known_ca_certificates: Annotated[
         str | None,
@@ -108,14 +114,21 @@ class BackendTLSPolicyValidation(Model, frozen=True):
             min_length=1,
             max_length=253,
         ),
+        Doc("System trusts what the operating system trusts."),
     ] = None
-    subject_alt_names: Annotated[tuple[SubjectAltName, ...], atomic(max=5)] = ()
+    subject_alt_names: Annotated[
+        tuple[SubjectAltName, ...], atomic(max=5), Doc("One of these identities must be in the certificate.")
+    ] = ()
 
 
 class BackendTLSPolicySpec(Model, frozen=True):
     """The backends to speak TLS to, and how to check them."""
 
-    target_refs: Annotated[tuple[LocalPolicyTargetReferenceWithSectionName, ...], atomic(min=1, max=16)]
+    target_refs: Annotated[
+        tuple[LocalPolicyTargetReferenceWithSectionName, ...],
+        atomic(min=1, max=16),
+        Doc("Services of the same namespace; sectionName picks one port."),
+    ]
     validation: BackendTLSPolicyValidation
     options: Annotated[dict[str, AnnotationValue], Constraint(max_properties=16)] = field(default_factory=dict)
 
@@ -164,7 +177,11 @@ class BackendSpec(Model, frozen=True):
     external_hostname: ExternalHostnameBackend | None = None
     endpoint_selector: EndpointSelectorBackend | None = None
     session_persistence: SessionPersistence | None = None
-    protocol: Annotated[str | None, one_of("TCP", "HTTP", "HTTP2", "HTTP11", "H2C", "MCP", "GRPC", "WSS")] = None
+    protocol: Annotated[
+        str | None,
+        one_of("TCP", "HTTP", "HTTP2", "HTTP11", "H2C", "MCP", "GRPC", "WSS"),
+        Doc("What is spoken to the backend."),
+    ] = None
     tls: BackendTLS = BackendTLS("None")
 
 

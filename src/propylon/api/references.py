@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from propylon.api.schema import Constraint, Group, Kind, Model, NamespaceName, ObjectName, PortNumber, SectionName
+from propylon.api.schema import Constraint, Doc, Group, Kind, Model, NamespaceName, ObjectName, PortNumber, SectionName
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 EXPERIMENTAL_GROUP = "gateway.networking.x-k8s.io"
@@ -26,7 +26,7 @@ class ObjectReference(Model, frozen=True):
     group: Group
     kind: Kind
     name: ObjectName
-    namespace: NamespaceName | None = None
+    namespace: Annotated[NamespaceName | None, Doc("Another namespace needs a ReferenceGrant there.")] = None
 
 
 class SecretObjectReference(Model, frozen=True):
@@ -35,7 +35,7 @@ class SecretObjectReference(Model, frozen=True):
     name: ObjectName
     group: Group = ""
     kind: Kind = "Secret"
-    namespace: NamespaceName | None = None
+    namespace: Annotated[NamespaceName | None, Doc("Another namespace needs a ReferenceGrant there.")] = None
 
 
 class BackendObjectReference(Model, frozen=True):
@@ -44,14 +44,14 @@ class BackendObjectReference(Model, frozen=True):
     name: ObjectName
     group: Group = ""
     kind: Kind = "Service"
-    namespace: NamespaceName | None = None
-    port: PortNumber | None = None
+    namespace: Annotated[NamespaceName | None, Doc("Another namespace needs a ReferenceGrant there.")] = None
+    port: Annotated[PortNumber | None, Doc("The Service's port, not the pods'; needed for Services.")] = None
 
 
 class BackendRef(BackendObjectReference, frozen=True):
     """A backend and its share of the traffic, in proportion to the sum of all weights."""
 
-    weight: Weight = 1
+    weight: Annotated[Weight, Doc("Share of the traffic, in proportion to the sum of all weights; 0 gets none.")] = 1
 
 
 class ParentReference(Model, frozen=True):
@@ -60,9 +60,11 @@ class ParentReference(Model, frozen=True):
     name: ObjectName
     group: Group = GATEWAY_GROUP
     kind: Kind = "Gateway"
-    namespace: NamespaceName | None = None
-    section_name: SectionName | None = None
-    port: PortNumber | None = None
+    namespace: Annotated[NamespaceName | None, Doc("The route's own when absent.")] = None
+    section_name: Annotated[
+        SectionName | None, Doc("One listener of the parent (or port of a Service); all when absent.")
+    ] = None
+    port: Annotated[PortNumber | None, Doc("Only listeners on this port.")] = None
 
 
 class ParentGatewayReference(Model, frozen=True):

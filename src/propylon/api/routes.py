@@ -69,7 +69,7 @@ class SessionPersistence(Model, frozen=True):
 
     cookie: CookieConfig | None = None
     header: HeaderConfig | None = None
-    absolute_timeout: Duration | None = None
+    absolute_timeout: Annotated[Duration | None, Doc("How long a session lasts, whether used or not.")] = None
     type: Annotated[str, one_of("Cookie", "Header")] = "Cookie"
 
 
@@ -77,13 +77,13 @@ class HTTPPathMatch(Model, frozen=True):
     """A path: exact, a prefix of whole segments, or a regular expression over all of it."""
 
     type: Annotated[str, one_of("Exact", "PathPrefix", "RegularExpression")] = "PathPrefix"
-    value: Annotated[str, Constraint(max_length=1024)] = "/"
+    value: Annotated[str, Constraint(max_length=1024), Doc("The path, prefix or regular expression.")] = "/"
 
 
 class HTTPHeaderMatch(Model, frozen=True):
     """A header and the value it must have, or the regular expression the value must match."""
 
-    name: HeaderName
+    name: Annotated[HeaderName, Doc("Compared without regard to case.")]
     value: Annotated[str, Constraint(min_length=1, max_length=4096), InExperimental(HEADER_VALUE)]
     type: Annotated[str, one_of("Exact", "RegularExpression")] = "Exact"
 
@@ -103,23 +103,31 @@ class HTTPRouteMatch(Model, frozen=True):
     headers: Annotated[tuple[HTTPHeaderMatch, ...], keyed("name", max=16)] = ()
     query_params: Annotated[tuple[HTTPQueryParamMatch, ...], keyed("name", max=16)] = ()
     method: Annotated[
-        str | None, one_of("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+        str | None,
+        one_of("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"),
+        Doc("The HTTP method, in upper case."),
     ] = None
 
 
 class HTTPRouteTimeouts(Model, frozen=True):
     """How long a request may take altogether, and one attempt at a backend; "0s" means without limit."""
 
-    request: Duration | None = None
-    backend_request: Duration | None = None
+    request: Annotated[
+        Duration | None, Doc("From the request's first byte to the response's last, with all retries.")
+    ] = None
+    backend_request: Annotated[Duration | None, Doc("One attempt at a backend.")] = None
 
 
 class HTTPRouteRetry(Model, frozen=True):
     """When and how often a failed request is tried again."""
 
-    codes: Annotated[tuple[Annotated[int, Constraint(minimum=400, maximum=599)], ...], set_of()] = ()
-    attempts: Annotated[int, Constraint(minimum=0)] = 1
-    backoff: Duration | None = None
+    codes: Annotated[
+        tuple[Annotated[int, Constraint(minimum=400, maximum=599)], ...],
+        set_of(),
+        Doc("Response codes of backends that are tried again."),
+    ] = ()
+    attempts: Annotated[int, Constraint(minimum=0), Doc("How many times at most, besides the first.")] = 1
+    backoff: Annotated[Duration | None, Doc("How long to wait at least between attempts.")] = None
 
 
 class HTTPBackendRef(BackendRef, frozen=True):
@@ -131,22 +139,34 @@ class HTTPBackendRef(BackendRef, frozen=True):
 class HTTPRouteRule(Model, frozen=True):
     """Requests that meet one of the matches, what is done to them, and where they go."""
 
-    name: SectionName | None = None
-    matches: Annotated[tuple[HTTPRouteMatch, ...], atomic(max=64)] = (HTTPRouteMatch(),)
-    filters: HTTPFilters = ()
-    backend_refs: Annotated[tuple[HTTPBackendRef, ...], atomic(max=16)] = ()
-    timeouts: HTTPRouteTimeouts | None = None
-    retry: HTTPRouteRetry | None = None
-    session_persistence: Annotated[SessionPersistence | None, EXPERIMENTAL] = None
+    name: Annotated[SectionName | None, Doc("Unique within the route.")] = None
+    matches: Annotated[
+        tuple[HTTPRouteMatch, ...], atomic(max=64), Doc("One of them must fit; any request does when there is none.")
+    ] = (HTTPRouteMatch(),)
+    filters: Annotated[HTTPFilters, Doc("What is done to requests and responses.")] = ()
+    backend_refs: Annotated[
+        tuple[HTTPBackendRef, ...],
+        atomic(max=16),
+        Doc("Where requests go, by weight; without any they are answered with an error or redirect."),
+    ] = ()
+    timeouts: Annotated[HTTPRouteTimeouts | None, Doc("How long requests may take.")] = None
+    retry: Annotated[HTTPRouteRetry | None, Doc("When a failed request is tried again.")] = None
+    session_persistence: Annotated[SessionPersistence | None, EXPERIMENTAL, Doc("Keeps a client at one backend.")] = (
+        None
+    )
 
 
 class HTTPRouteSpec(Model, frozen=True):
     """Parents, hostnames and rules of an HTTPRoute."""
 
-    parent_refs: ParentRefs = ()
+    parent_refs: Annotated[ParentRefs, Doc("Gateways, ListenerSets or their sections that the route attaches to.")] = ()
     use_default_gateways: DefaultGateways = None
     hostnames: Annotated[RouteHostnames, Doc("Hosts to serve; those of the listener when empty.")] = ()
-    rules: Annotated[tuple[HTTPRouteRule, ...], atomic(min=1, max=16)] = (HTTPRouteRule(),)
+    rules: Annotated[
+        tuple[HTTPRouteRule, ...],
+        atomic(min=1, max=16),
+        Doc("Tried in the order of how specific their matches are, not as written."),
+    ] = (HTTPRouteRule(),)
 
 
 class HTTPRoute(Model, frozen=True):
@@ -163,7 +183,7 @@ class GRPCMethodMatch(Model, frozen=True):
     """A gRPC service and method, exact or as regular expressions; one of the two may be left out."""
 
     type: Annotated[str, one_of("Exact", "RegularExpression")] = "Exact"
-    service: Annotated[str | None, Constraint(max_length=1024)] = None
+    service: Annotated[str | None, Constraint(max_length=1024), Doc('The full name, such as "package.Service".')] = None
     method: Annotated[str | None, Constraint(max_length=1024)] = None
 
 
@@ -192,7 +212,9 @@ class GRPCRouteRule(Model, frozen=True):
     """Calls that meet one of the matches (any when there are none), what is done to them, and where they go."""
 
     name: SectionName | None = None
-    matches: Annotated[tuple[GRPCRouteMatch, ...], atomic(max=64)] = ()
+    matches: Annotated[
+        tuple[GRPCRouteMatch, ...], atomic(max=64), Doc("One of them must fit; any call does when there is none.")
+    ] = ()
     filters: GRPCFilters = ()
     backend_refs: Annotated[tuple[GRPCBackendRef, ...], atomic(max=16)] = ()
     session_persistence: Annotated[SessionPersistence | None, EXPERIMENTAL] = None
@@ -201,7 +223,7 @@ class GRPCRouteRule(Model, frozen=True):
 class GRPCRouteSpec(Model, frozen=True):
     """Parents, hostnames and rules of a GRPCRoute."""
 
-    parent_refs: ParentRefs = ()
+    parent_refs: Annotated[ParentRefs, Doc("Gateways, ListenerSets or their sections that the route attaches to.")] = ()
     use_default_gateways: DefaultGateways = None
     hostnames: RouteHostnames = ()
     rules: Annotated[tuple[GRPCRouteRule, ...], atomic(max=16)] = ()
@@ -230,9 +252,13 @@ class TLSRouteRule(Model, frozen=True):
 class TLSRouteSpec(Model, frozen=True):
     """Parents, server names (SNI) and the rule of a TLSRoute."""
 
-    hostnames: Annotated[tuple[Hostname, ...], atomic(min=1, max=1024)]
+    hostnames: Annotated[
+        tuple[Hostname, ...],
+        atomic(min=1, max=1024),
+        Doc("Server names (SNI) to serve, exact or with a leading wildcard label."),
+    ]
     rules: Annotated[tuple[TLSRouteRule, ...], atomic(min=1, max=1)]
-    parent_refs: ParentRefs = ()
+    parent_refs: Annotated[ParentRefs, Doc("Gateways, ListenerSets or their sections that the route attaches to.")] = ()
     use_default_gateways: DefaultGateways = None
 
 
@@ -257,7 +283,7 @@ class TCPRouteSpec(Model, frozen=True):
     """Parents and the rule of a TCPRoute."""
 
     rules: Annotated[tuple[TCPRouteRule, ...], atomic(min=1, max=1)]
-    parent_refs: ParentRefs = ()
+    parent_refs: Annotated[ParentRefs, Doc("Gateways, ListenerSets or their sections that the route attaches to.")] = ()
     use_default_gateways: DefaultGateways = None
 
 
@@ -282,7 +308,7 @@ class UDPRouteSpec(Model, frozen=True):
     """Parents and the rule of a UDPRoute."""
 
     rules: Annotated[tuple[UDPRouteRule, ...], atomic(min=1, max=1)]
-    parent_refs: ParentRefs = ()
+    parent_refs: Annotated[ParentRefs, Doc("Gateways, ListenerSets or their sections that the route attaches to.")] = ()
     use_default_gateways: DefaultGateways = None
 
 

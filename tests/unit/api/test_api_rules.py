@@ -114,6 +114,7 @@ def test_each_case_breaks_its_rule_and_no_other(oracle: Oracle, case: Case) -> N
             assert bool(codes(document, channel)) == bool(oracle.broken(document, channel)), channel
 
 
+@pytest.fixture(scope="module")
 def translation(oracle: Oracle) -> dict[tuple[str, str], set[str]]:
     """Which of our codes goes with which official rule, learned from the cases that break one rule alone."""
     table: dict[tuple[str, str], set[str]] = {}
@@ -125,19 +126,20 @@ def translation(oracle: Oracle) -> dict[tuple[str, str], set[str]]:
     return table
 
 
-def test_every_official_rule_is_broken_by_a_case(oracle: Oracle, official_crds: tuple) -> None:
+def test_every_official_rule_is_broken_by_a_case(
+    official_crds: tuple, translation: dict[tuple[str, str], set[str]]
+) -> None:
     every = set().union(*(official_rules(crd.schema) for crd in official_crds))
     transition = {rule for rule in every if "oldSelf" in rule[0]}
-    table = translation(oracle)
     assert {message for _, message in transition} == {"field is immutable"}
-    assert set(table) == every - transition
+    assert set(translation) == every - transition
     assert len(every) > 100
     # One official rule is one of ours, told by the cases that break it alone.
-    ambiguous = {rule: ours for rule, ours in table.items() if len(ours) != 1}
+    ambiguous = {rule: ours for rule, ours in translation.items() if len(ours) != 1}
     assert [sorted(ours) for ours in ambiguous.values()] == [
         ["path_must_have_valid_characters", "path_must_not_contain_fragment"]
     ]
-    assert set().union(*table.values()) == OWN_CODES - NOT_CEL
+    assert set().union(*translation.values()) == OWN_CODES - NOT_CEL
 
 
 def places(spec: Any, schema: dict, channel: str, path: str = "", rules: tuple = ()) -> Any:
@@ -160,8 +162,9 @@ def places(spec: Any, schema: dict, channel: str, path: str = "", rules: tuple =
     yield path, official, codes_here
 
 
-def test_rules_apply_at_every_place_the_crds_have_them(oracle: Oracle, official_crds: tuple) -> None:
-    table = _translation_once(oracle)
+def test_rules_apply_at_every_place_the_crds_have_them(
+    official_crds: tuple, translation: dict[tuple[str, str], set[str]]
+) -> None:
     compared = 0
     for crd in official_crds:
         info = api.by_kind(crd.group, crd.kind)
@@ -169,7 +172,7 @@ def test_rules_apply_at_every_place_the_crds_have_them(oracle: Oracle, official_
         spec = struct_spec(info.schema(crd.version), crd.channel)
         for path, official, ours in places(spec, crd.schema, crd.channel):
             checked = {rule for rule in official if "oldSelf" not in rule[0]}
-            translated = set().union(*(table[rule] for rule in checked)) - {"unknown_value"}
+            translated = set().union(*(translation[rule] for rule in checked)) - {"unknown_value"}
             assert ours - NOT_CEL == translated, f"{crd}: {path}"
             compared += bool(checked)
     assert compared > 200
@@ -177,7 +180,9 @@ def test_rules_apply_at_every_place_the_crds_have_them(oracle: Oracle, official_
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_combined_changes_break_the_same_rules(oracle: Oracle, data: st.DataObject) -> None:
+def test_combined_changes_break_the_same_rules(
+    oracle: Oracle, translation: dict[tuple[str, str], set[str]], data: st.DataObject
+) -> None:
     kind = data.draw(st.sampled_from(sorted(VALID)))
     channel = data.draw(st.sampled_from(CHANNELS))
     cases = [case for case in (*CASES, *STANDARD_ONLY) if case[1] == kind]
@@ -189,18 +194,8 @@ def test_combined_changes_break_the_same_rules(oracle: Oracle, data: st.DataObje
             continue
     if not oracle.knows(document, channel):
         return
-    table = _translation_once(oracle)
     official = oracle.broken(document, channel)
-    assert set().union(*(table[rule] for rule in official)) == codes(document, channel)
-
-
-_tables: list[dict[tuple[str, str], set[str]]] = []
-
-
-def _translation_once(oracle: Oracle) -> dict[tuple[str, str], set[str]]:
-    if not _tables:
-        _tables.append(translation(oracle))
-    return _tables[0]
+    assert set().union(*(translation[rule] for rule in official)) == codes(document, channel)
 
 
 def test_the_controller_of_a_class_must_not_change() -> None:

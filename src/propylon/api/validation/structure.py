@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +22,11 @@ _INT_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 _DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
 _NAME_LENGTH = 253
 _compiled = cache(re2.compile)
+
+
+@lru_cache(maxsize=8192)  # the same few names, groups and kinds come again and again
+def _matches(pattern: str, value: str) -> bool:
+    return bool(_compiled(pattern).search(value))
 
 
 class Walk:
@@ -211,7 +216,7 @@ class Walk:
             # Names have no pattern of their own, so nothing else would notice a blank.
             remedy = f"Replace {value} with a real name."
             self.add("placeholder_not_filled_in", path, value, f"{value} is a placeholder", remedy, "warning")
-        elif constraint.pattern is not None and not _compiled(constraint.pattern).search(value):
+        elif constraint.pattern is not None and not _matches(constraint.pattern, value):
             self.add(
                 "invalid_format",
                 path,
