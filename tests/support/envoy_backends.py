@@ -142,12 +142,14 @@ class UdpBackend:
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.name = name
+        self.received = 0
         threading.Thread(target=self.run, daemon=True).start()
 
     def run(self):
         while True:
             try:
                 _, address = self.socket.recvfrom(4096)
+                self.received += 1
                 self.socket.sendto(self.name.encode(), address)
             except OSError:
                 return
