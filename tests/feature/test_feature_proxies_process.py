@@ -329,7 +329,6 @@ def test_a_proxy_of_a_gateway_that_is_gone_is_removed_after_adoption(data: Path)
         first = ProcessProxies(data)
         await first.start()
         await first.ensure(NODE, SETTINGS)
-        pid = first.states()[NODE].pid
         await until(lambda: find_processes(data.resolve()))
         await first.detach()
         second = ProcessProxies(data)
@@ -370,6 +369,43 @@ def test_changed_settings_hot_restart_without_a_lost_request(data: Path) -> None
             state = proxies.states()[NODE]
             assert (state.epoch, state.restarts) == (1, 0)
             assert state.pid != first
+
+    asyncio.run(scenario())
+
+
+def test_changes_in_quick_succession_end_with_the_last_one_and_lose_no_request(data: Path) -> None:
+    async def scenario() -> None:
+        port, events = free_port(), list[ProxyEvent]()
+        async with running(data, port, events) as proxies:
+            await proxies.ensure(NODE, SETTINGS)
+            await until(lambda: proxies.ready(NODE))
+            await get(port)
+            answers: list[str] = []
+            done = asyncio.Event()
+
+            async def load() -> None:
+                while not done.is_set():
+                    answers.append(await get(port))
+
+            client = asyncio.create_task(load())
+            for most in (1000, 1001, 1002):
+                await proxies.ensure(NODE, ProxySettings(concurrency=1, drain_seconds=1.0, max_connections=most))
+                seen = len(answers)
+                await until(lambda seen=seen: len(answers) > seen + 5)
+
+            def settled() -> bool:
+                found = find_processes(data.resolve())
+                if len(found) != 1 or not found[0].bootstrap.exists():
+                    return False
+                return b'"max_active_downstream_connections":1002' in found[0].bootstrap.read_bytes()
+
+            await until(settled)
+            await until(lambda: proxies.ready(NODE))
+            done.set()
+            await client
+            assert set(answers) == {"hello"}
+            assert proxies.states()[NODE].epoch == find_processes(data.resolve())[0].epoch >= 2
+            assert not any(isinstance(event, BackingOff) for event in events)
 
     asyncio.run(scenario())
 

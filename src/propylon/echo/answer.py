@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from urllib.parse import parse_qsl, urlsplit
@@ -30,12 +31,17 @@ class EchoIdentity(msgspec.Struct, frozen=True, order=True):
     @property
     def hostname(self) -> str:
         """What a pod of a Deployment behind the Service might be called: the Service's name and a stable suffix."""
-        number = int.from_bytes(hashlib.sha256(f"{self.namespace}/{self.service}".encode()).digest()[:10], "big")
-        letters = []
-        for _ in range(14):
-            number, index = divmod(number, len(_ALPHABET))
-            letters.append(_ALPHABET[index])
-        return f"{self.service}-{''.join(letters[:9])}-{''.join(letters[9:])}"
+        return _hostname(self.namespace, self.service)
+
+
+@functools.lru_cache(maxsize=1024)
+def _hostname(namespace: str, service: str) -> str:
+    number = int.from_bytes(hashlib.sha256(f"{namespace}/{service}".encode()).digest()[:10], "big")
+    letters = []
+    for _ in range(14):
+        number, index = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[index])
+    return f"{service}-{''.join(letters[:9])}-{''.join(letters[9:])}"
 
 
 class TlsInfo(msgspec.Struct, frozen=True):

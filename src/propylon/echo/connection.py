@@ -22,6 +22,9 @@ PATIENCE = 0.25
 bytes.
 """
 
+LINGER = 1.0
+"""Seconds that a connection closed by us stays half open for the client to notice."""
+
 
 def detect(data: bytes) -> str | None:
     """What connection begins with `data`: "http1", "http2", "tls", "raw", or None if that needs more bytes. Pure.
@@ -73,6 +76,8 @@ class EchoConnection(asyncio.Protocol):
         self._timers: set[asyncio.TimerHandle] = set()
         self._give_up: Callable[[], None] | None = None
         self._reading_pauses = 0
+        self._peer_ended = False
+        self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -93,6 +98,8 @@ class EchoConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on, after having found out to whom."""
+        if self._closing:
+            return
         if self._speaker is not None:
             self._speaker.data_received(data)
             return
@@ -105,6 +112,9 @@ class EchoConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep the other direction open: the answer may still be on its way."""
+        self._peer_ended = True
+        if self._closing:
+            return False  # nothing left to linger for
         if self._speaker is None:
             self._decide("raw")
         assert self._speaker is not None
@@ -137,8 +147,18 @@ class EchoConnection(asyncio.Protocol):
         self._transport.write(data)
 
     def close(self) -> None:
-        """See `Channel`."""
-        self._transport.close()
+        """See `Channel`. What the client still sends is taken in for a moment (RFC 9112 section 9.6).
+
+        Closing with unread bytes would reset the connection, and with it the last answer on its way.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        if self._peer_ended or self._transport.is_closing():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self.call_later(LINGER, self._transport.close)
 
     def abort(self) -> None:
         """Close without sending what is buffered."""

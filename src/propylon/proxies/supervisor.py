@@ -8,8 +8,9 @@ import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -202,13 +203,7 @@ class Supervisor:
 
     async def _watch(self, process: ProcessHandle) -> None:
         """Return when the process has ended (and its end is dealt with) or the plan has changed."""
-        ended = asyncio.create_task(process.wait())
-        changed = asyncio.create_task(self._changed.wait())
-        try:
-            await asyncio.wait((ended, changed), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-            changed.cancel()
+        await _first(process.wait(), self._changed.wait())
         if process.running:
             return
         self._process = None
@@ -276,8 +271,14 @@ class Supervisor:
         """Start the successor: by hot restart, or where that cannot be, after the running one is drained and gone."""
         running = self._process
         assert running is not None
+        draining = [each for each in self._predecessors if each.running]
+        if draining:
+            # Envoy takes one successor at a time. Until the last one is in charge, its predecessor may still serve.
+            await _first(running.wait(), *(each.wait() for each in draining))
+            self._changed.set()
+            return
         if await self._can_hot_restart(plan):
-            self._predecessors = [each for each in self._predecessors if each.running]
+            self._predecessors.clear()
             await self._launch(plan, self._epoch + 1)
             if self._process is not running:
                 self._predecessors.append(running)
@@ -292,8 +293,8 @@ class Supervisor:
         await self._launch(plan)
 
     async def _can_hot_restart(self, plan: LaunchPlan) -> bool:
-        """Whether the running process is up, alone, and will talk to a successor."""
-        if "--disable-hot-restart" in plan.options or any(each.running for each in self._predecessors):
+        """Whether the running process is up and will talk to a successor."""
+        if "--disable-hot-restart" in plan.options:
             return False
         if self._base_id is None:
             self._base_id = self.files.read_base_id()
@@ -315,6 +316,16 @@ def last_words(lines: list[str], ran_for: float) -> str:
         # Not even far enough to log: the loader, or a program that is no Envoy.
         return f"Envoy ended at once: {lines[-1]}"
     return "Envoy ended"
+
+
+async def _first(*waiting: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them has."""
+    tasks = [asyncio.create_task(each) for each in waiting]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def drain_proxy(admin_socket: Path, process: ProcessHandle, seconds: float) -> int:

@@ -93,7 +93,7 @@ def test_options_shape_the_answer() -> None:
             late = await client.get("/?echo_status=503&echo_delay=10ms&echo_header=X-Told:yes&echo_header=x-b:%20c")
             assert (late.status_code, late.headers["x-told"], late.headers["x-b"]) == (503, "yes", "c")
             assert (await client.get("/?echo_status=204")).content == b""
-            for wrong in ("echo_status=99", "echo_status=x", "echo_delay=soon", "echo_header=a", "echo_header=a:%0ab"):
+            for wrong in ("echo_status=99", "echo_status=x", "echo_delay=soon", "echo_header=a", "echo_header=a:%0a"):
                 refused = await client.get(f"/?{wrong}")
                 assert refused.status_code == 400
                 assert wrong.partition("=")[0] in refused.json()["error"]
@@ -106,7 +106,8 @@ def test_options_shape_the_answer() -> None:
 def test_pipelined_requests_are_answered_in_order_however_they_are_cut() -> None:
     stream = (
         b"GET /1?echo_delay=20ms HTTP/1.1\r\nHost: a\r\n\r\n"
-        b"POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
+        b"POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n"
         b"POST /3 HTTP/1.1\r\nContent-Length: 3\r\n\r\nxyz"
         b"\r\nGET /4 HTTP/1.1\r\nHost: a\r\n\r\n"
         b"POST /5 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
