@@ -37,7 +37,7 @@ RETRY_SECONDS = 1.0
 """How often a port that could not be bound and a status that could not be written are tried again."""
 
 QUIET_TURNS = 3
-"""Findings are not printed while this many turns follow each other at once: a missing certificate may be issued next."""
+"""Findings wait while up to so many turns follow each other at once: a missing certificate may be issued next."""
 
 
 class Runtime:

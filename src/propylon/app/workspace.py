@@ -9,7 +9,7 @@ from propylon import api
 from propylon.app.addresses import AddressFile, assign, loopback_block, machine_has, plan_addresses
 from propylon.app.configuration import BackendOverride, UpOptions
 from propylon.app.controller import Controller, Outcome, describe
-from propylon.app.dev_certificates import Wanted, plan_dev_certificates, wanted_certificates
+from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certificates
 from propylon.app.documents import secret_document
 from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
@@ -41,6 +41,11 @@ class Workspace:
         )
         self.problems = Problems(self.manifests.locate)
         self.authority = LocalAuthority(directory / "authority") if options.dev_certs else None
+        if self.authority is not None:
+            controller = self.controller
+            self._wanted = build_wanted(controller.engine, controller.sources, controller.graph)
+            observe = controller.engine.observe
+            self._certificate_inputs = (observe(self._wanted), observe(controller.sources.secrets))
         self.statuses: dict[api.ObjectRef, Any] = {}
         self._say = say
         self.ring: Callable[[], None] = lambda: None
@@ -69,7 +74,7 @@ class Workspace:
             self.statuses.pop(ref, None)
         for (origin, ref), findings in outcome.findings.items():
             self.problems.set_findings(origin, ref, findings)
-        if self.authority is not None and outcome.gateways:
+        if self.authority is not None:
             self._issue_certificates(self.authority)
         self.problems.set_others("files", map(_of_file, self._file_problems))
         self.problems.set_others("objects", self._undecodable.values())
@@ -151,18 +156,10 @@ class Workspace:
     # -- development certificates ------------------------------------------------------------------------------------
 
     def _issue_certificates(self, authority: LocalAuthority) -> None:
-        sources, graph = self.controller.sources, self.controller.graph
-        holders: list[tuple[api.ObjectKey, Any, tuple[str, ...]]] = []
-        for key, gateway in graph.gateways.items():
-            addresses = tuple(a.value for a in gateway.addresses if (a.type or "IPAddress") == "IPAddress")
-            written = sources.gateways.get(key)
-            if written is not None:
-                holders.append((key, written.spec.listeners, addresses))
-            for node in gateway.listener_sets:
-                listener_set = sources.listener_sets.get(node.key)
-                if listener_set is not None:
-                    holders.append((node.key, listener_set.spec.listeners, addresses))
-        due = plan_dev_certificates(wanted_certificates(holders), sources.secrets.get)
+        if not [observation for observation in self._certificate_inputs if observation.take()]:
+            return
+        secrets = self.controller.sources.secrets
+        due = plan_dev_certificates(self._wanted.snapshot().values(), secrets.get)
         if due:
             self.store.apply_many(
                 [self._issue(authority, wanted) for wanted in due], "dev-certs", create_namespace=True
