@@ -33,14 +33,16 @@ def namespace_of(api_version: str, kind: str, written: str) -> str:
     return (written or DEFAULT_NAMESPACE) if is_namespaced(group_of(api_version), kind) else ""
 
 
-def admit(document: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Document:
-    """The document placed and defaulted. Raises Invalid when validation finds an error in it, or in how it differs from
-    the stored object."""
-    complete = apply_defaults(placed(document))
-    findings = validate(complete, old=stored)
+def complete(document: Mapping[str, Any]) -> Document:
+    """The document in its place, with defaults filled in."""
+    return apply_defaults(placed(document))
+
+
+def check(document: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None:
+    """Raise Invalid when validation finds an error in a document, or in how it differs from the stored one."""
+    findings = validate(document, old=stored)
     if has_error(findings):
-        raise Invalid(ref_of_document(complete), findings)
-    return complete
+        raise Invalid(ref_of_document(document), findings)
 
 
 def has_error(findings: tuple[Finding, ...]) -> bool:

@@ -1,5 +1,5 @@
-"""The file beneath the local store: one SQLite database in WAL mode, synchronous=FULL, so that what was committed survives
-kill -9 and power loss. Knows rows, transactions and the disk's troubles; nothing of what objects mean.
+"""The file beneath the local store: one SQLite database in WAL mode, synchronous=FULL, so that what was committed
+survives kill -9 and power loss. Knows rows, transactions and the disk's troubles; nothing of what objects mean.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ INSERT INTO counter VALUES (1, 0, 0);
 _THE = "grp = ? AND kind = ? AND namespace = ? AND name = ?"
 _ORDER = "ORDER BY grp, kind, namespace, name"
 
+_REBUILD = "restore the file from a backup, or move it away and apply the manifests again"
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "make room on its disk; writing goes on by itself as soon as there is some",
     sqlite3.SQLITE_IOERR: "look for a full disk, a file size limit (ulimit -f) or a failing disk",
-    sqlite3.SQLITE_READONLY: "make the file and its directory writable for this user, and the file system not read-only",
+    sqlite3.SQLITE_READONLY: "make the file, its directory and its file system writable for this user",
     sqlite3.SQLITE_PERM: "make the file and its directory readable and writable for this user",
     sqlite3.SQLITE_CANTOPEN: "check that the directory exists and is writable for this user",
     sqlite3.SQLITE_BUSY: "another program holds the database; close it (sqlite3, a backup) and try again",
     sqlite3.SQLITE_LOCKED: "another program holds the database; close it (sqlite3, a backup) and try again",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup, or move it away and apply the manifests again",
-    sqlite3.SQLITE_NOTADB: "the file is no database; restore it from a backup, or move it away and apply the manifests again",
+    sqlite3.SQLITE_CORRUPT: _REBUILD,
+    sqlite3.SQLITE_NOTADB: _REBUILD,
 }
 
 
@@ -249,7 +250,8 @@ class Database:
         """Store an object and log the change."""
         self._write(
             "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (grp, kind, namespace, name)"
-            " DO UPDATE SET uid = excluded.uid, resource_version = excluded.resource_version, document = excluded.document",
+            " DO UPDATE SET uid = excluded.uid, document = excluded.document,"
+            " resource_version = excluded.resource_version",
             (*ref, uid, version, raw),
         )
         self._log(type_, ref, version, raw)

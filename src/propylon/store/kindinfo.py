@@ -1,4 +1,5 @@
-"""What the store must know of a kind: its scope, whether status is a subresource, and which of its lists have keyed entries.
+"""What the store must know of a kind: its scope, whether status is a subresource, and which of its lists have keyed
+entries.
 
 Kinds that are interpreted come from the one table in `api`. For those that are only kept, the table below names the
 cluster-scoped ones users of the Gateway API meet; any other unknown kind is taken to live in a namespace.

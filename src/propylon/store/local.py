@@ -1,11 +1,13 @@
 """The store without a cluster: Kubernetes' semantics over one SQLite file.
 
-One process writes to a data directory at a time; any number may read. A write that returned is durable. When the disk is full or
-read-only the write fails with StoreUnavailable, nothing of it is kept, and writing works again as soon as the disk does.
+One process writes to a data directory at a time; any number may read. A write that returned is durable. When the disk
+is full or read-only the write fails with StoreUnavailable, nothing of it is kept, and writing works again as soon as
+the disk does.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import random
 import uuid
@@ -19,7 +21,7 @@ import msgspec
 
 from propylon.api.meta import ObjectRef
 from propylon.store import semantics
-from propylon.store.admission import DEFAULT_NAMESPACE, admit, placed
+from propylon.store.admission import DEFAULT_NAMESPACE, check, complete, placed
 from propylon.store.database import Database
 from propylon.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
 from propylon.store.kindinfo import has_status, list_keys
@@ -43,8 +45,8 @@ from propylon.store.writer import Writer
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode
 
-Admission = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Document]
-"""Places, defaults and validates a document that is to replace a stored one (or None); raises Invalid."""
+Check = Callable[[Mapping[str, Any], Mapping[str, Any] | None], None]
+"""Looks at a complete document that is to replace a stored one (or None); raises Invalid."""
 
 
 def utc_now() -> str:
@@ -61,12 +63,12 @@ class LocalStore:
         *,
         read_only: bool = False,
         retained_changes: int = 20_000,
-        admission: Admission = admit,
+        check: Check = check,
         now: Callable[[], str] = utc_now,
     ) -> None:
         self._database = Database(directory, read_only=read_only, retained_changes=retained_changes)
         self._writer = Writer(self._database, now)
-        self._admission = admission
+        self._check = check
         self._now = now
         self._wakers: dict[object, Callable[[], None]] = {}
         self.read_only = read_only
@@ -127,12 +129,14 @@ class LocalStore:
                 wake()
 
     def create(self, document: Mapping[str, Any]) -> Document:
-        """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its namespace)."""
+        """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its
+        namespace)."""
         with self.transaction():
-            admitted = self._admission(_named(document), None)
-            if admitted["metadata"].get("resourceVersion"):
-                raise Conflict(ref_of_document(admitted), "resourceVersion must not be set on an object to be created")
-            return self._create(admitted, create_namespace=False)
+            wanted = complete(_named(document))
+            if wanted["metadata"].get("resourceVersion"):
+                raise Conflict(ref_of_document(wanted), "resourceVersion must not be set on an object to be created")
+            self._check(wanted, None)
+            return self._create(wanted)
 
     def update(self, document: Mapping[str, Any]) -> Document:
         """Replace all of an object but its status. Raises Conflict, Invalid, NotFound.
@@ -140,25 +144,28 @@ class LocalStore:
         An empty metadata.resourceVersion or uid stands for whatever is stored.
         """
         with self.transaction():
-            stored = self.get(ref_of_document(placed(document)))
-            admitted = self._admission(document, stored)
-            metadata = admitted["metadata"]
+            wanted = complete(document)
+            stored = self.get(ref_of_document(wanted))
+            metadata = wanted["metadata"]
             semantics.check_preconditions(
                 stored, uid=metadata.get("uid") or "", resource_version=metadata.get("resourceVersion") or ""
             )
-            return self._update(stored, admitted)
+            return self._update(stored, wanted)
 
     def patch_status(
         self, ref: ObjectRef, change: Callable[[Document], Mapping[str, Any] | None], resource_version: str = ""
     ) -> Document:
-        """Replace an object's status by what `change` makes of the stored object. Raises Conflict, Invalid, NotFound."""
+        """Replace an object's status by what `change` makes of the stored object. Raises Conflict, Invalid,
+        NotFound."""
         with self.transaction():
             stored = self.get(ref)
             semantics.check_preconditions(stored, uid="", resource_version=resource_version)
             prepared = semantics.prepare_status(stored, change(stored))
             if prepared is stored:
                 return stored
-            return self._writer.put(self._admission(prepared, stored), EventType.MODIFIED)
+            prepared = complete(prepared)
+            self._check(prepared, stored)
+            return self._writer.put(prepared, EventType.MODIFIED)
 
     def delete(
         self,
@@ -168,7 +175,8 @@ class LocalStore:
         uid: str = "",
         resource_version: str = "",
     ) -> Document:
-        """Delete, or mark as being deleted while finalizers hold it; returns the last state. Raises NotFound, Conflict."""
+        """Delete, or mark as being deleted while finalizers hold it; returns the last state. Raises NotFound,
+        Conflict."""
         with self.transaction():
             stored = self.get(ref)
             semantics.check_preconditions(stored, uid=uid, resource_version=resource_version)
@@ -188,7 +196,8 @@ class LocalStore:
         *,
         create_namespace: bool = False,
         sources: Sequence[str] = (),
-    ) -> list[Applied]:
+        checked: bool = False,
+    ) -> builtins.list[Applied]:
         """Apply in one transaction. Namespaces go first, results come in the order given; a refusal stops no other."""
         results: dict[int, Applied] = {}
         order = sorted(range(len(documents)), key=lambda index: documents[index].get("kind") != "Namespace")
@@ -197,7 +206,7 @@ class LocalStore:
                 source = sources[index] if sources else ""
                 try:
                     with self._database.transaction():
-                        results[index] = self._apply(documents[index], manager, create_namespace, source)
+                        results[index] = self._apply(documents[index], manager, create_namespace, source, checked)
                 except StoreUnavailable:
                     raise
                 except StoreError as error:
@@ -209,37 +218,50 @@ class LocalStore:
         with self.transaction():
             self._database.forget_applied(ref, manager)
 
-    def _apply(self, document: Mapping[str, Any], manager: str, create_namespace: bool, source: str) -> Applied:
+    def _apply(
+        self,
+        document: Mapping[str, Any],
+        manager: str,
+        create_namespace: bool,
+        source: str,
+        checked: bool = False,
+    ) -> Applied:
         wanted = placed(_as_applied(document))
         ref = ref_of_document(wanted)
         raw = _encode(wanted)
         stored = self._writer.read(ref)
         if stored is None:
             notices = self._prepare_namespace(ref, create_namespace)
-            created = self._create(self._admission(wanted, None), create_namespace=False)
+            whole = complete(wanted)
+            if not checked:
+                self._check(whole, None)
+            created = self._create(whole)
             self._database.put_applied(ref, manager, source, raw)
             return Applied(ref, Outcome.CREATED, _version(created), notices)
         before = self._database.applied(ref, manager)
         merged = merge({} if before is None else _decode(before[1]), wanted, stored, list_keys(ref.group, ref.kind))
-        updated = self._update(stored, self._admission(merged, stored))
+        updated = self._update(stored, complete(merged))
         if before != (source, raw):
             self._database.put_applied(ref, manager, source, raw)
         return Applied(ref, Outcome.UNCHANGED if updated is stored else Outcome.CHANGED, _version(updated))
 
-    def _create(self, admitted: Document, *, create_namespace: bool) -> Document:
-        ref = ref_of_document(admitted)
-        self._prepare_namespace(ref, create_namespace)
+    def _create(self, wanted: Document) -> Document:
+        ref = ref_of_document(wanted)
+        self._prepare_namespace(ref, create=False)
         if self._database.document(ref) is not None:
             raise AlreadyExists(ref)
         prepared = semantics.prepare_create(
-            admitted, now=self._now(), uid=str(uuid.uuid4()), keep_status=not has_status(ref.group, ref.kind)
+            wanted, now=self._now(), uid=str(uuid.uuid4()), keep_status=not has_status(ref.group, ref.kind)
         )
         return self._writer.put(prepared, EventType.ADDED)
 
-    def _update(self, stored: Document, admitted: Document) -> Document:
+    def _update(self, stored: Document, wanted: Document) -> Document:
         ref = ref_of_document(stored)
-        prepared = semantics.prepare_update(stored, admitted, keep_status=has_status(ref.group, ref.kind))
-        return stored if prepared is stored else self._writer.updated(prepared)
+        prepared = semantics.prepare_update(stored, wanted, keep_status=has_status(ref.group, ref.kind))
+        if prepared is stored:  # as valid as before
+            return stored
+        self._check(prepared, stored)
+        return self._writer.updated(prepared)
 
     def _prepare_namespace(self, ref: ObjectRef, create: bool) -> tuple[str, ...]:
         if not ref.namespace:
@@ -259,7 +281,7 @@ class LocalStore:
         if self._database.document(ObjectRef("", "Namespace", "", name)) is not None:
             return
         with self.transaction():
-            self._create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, create_namespace=False)
+            self._create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     # Watching
 

@@ -1,8 +1,8 @@
 """Three-way merge: what a manager wanted before, what it wants now, and what the object holds. Pure.
 
-A field that the manager wants is set; one that it wanted before and no longer wants is removed; everything else stays, so
-fields of others survive. Lists are replaced whole, except those whose entries have a key (listeners by name, conditions by
-type): these are merged entry by entry. The outcome is that of server-side apply with conflicts forced.
+A field that the manager wants is set; one that it wanted before and no longer wants is removed; everything else
+stays, so fields of others survive. Lists are replaced whole, except those whose entries have a key (listeners by name,
+conditions by type): these are merged entry by entry. The outcome is that of server-side apply with conflicts forced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 
 
 def merge(previous: Any, wanted: Any, live: Any, list_keys: ListKeys, path: Path = ()) -> Any:
-    """The live value with the manager's change made to it; shares unchanged parts with its inputs, which stay as they are."""
+    """The live value with the manager's change made to it; shares unchanged parts with its inputs, which stay as they
+    are."""
     if isinstance(wanted, Mapping):
         return _merge_mapping(
             previous if isinstance(previous, Mapping) else {},
@@ -52,9 +53,7 @@ def _merge_mapping(
                 merged[name] = remainder
         else:
             merged[name] = value
-    for name, value in wanted.items():
-        if name not in live:
-            merged[name] = value
+    merged.update({name: value for name, value in wanted.items() if name not in live})
     return merged
 
 

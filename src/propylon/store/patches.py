@@ -11,7 +11,8 @@ from typing import Any
 
 
 class PatchError(Exception):
-    """The patch does not fit the document, or is none; `operation` is the failing operation's index, -1 for the whole."""
+    """The patch does not fit the document, or is none; `operation` is the failing operation's index, -1 for the
+    whole."""
 
     def __init__(self, message: str, operation: int = -1) -> None:
         super().__init__(f"operation {operation}: {message}" if operation >= 0 else message)
@@ -166,14 +167,16 @@ _MERGE_KEYS: dict[str, tuple[str, ...]] = {
 }
 """The patch merge keys of the built-in kinds' lists, by field name."""
 
-_BUILT_IN_GROUPS = frozenset({"", "apps", "batch", "policy", "autoscaling", "networking.k8s.io", "rbac.authorization.k8s.io"})
+_BUILT_IN_GROUPS = frozenset(
+    {"", "apps", "batch", "policy", "autoscaling", "networking.k8s.io", "rbac.authorization.k8s.io"}
+)
 
 
 def strategic_merge_patch(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any] | None:
     """The document with the patch merged in, lists of built-in kinds by key; None when the patch deletes it whole.
 
-    Custom resources, Gateway API's among them, carry no merge keys: their lists are replaced, as kubectl and kustomize do.
-    `$patch: replace` and `$patch: delete` work at every depth.
+    Custom resources, Gateway API's among them, carry no merge keys: their lists are replaced, as kubectl and
+    kustomize do. `$patch: replace` and `$patch: delete` work at every depth.
     """
     api_version = str(document.get("apiVersion") or "")
     built_in = (api_version.rpartition("/")[0]) in _BUILT_IN_GROUPS
@@ -246,7 +249,5 @@ def _same_entry(held: Any, entry: Any, keys: tuple[str, ...]) -> bool:
 def _clean(value: Any) -> Any:
     """Without directives and nulls, which mean nothing where there is nothing to merge with."""
     if isinstance(value, Mapping):
-        return {
-            name: _clean(inner) for name, inner in value.items() if inner is not None and not name.startswith("$")
-        }
+        return {name: _clean(inner) for name, inner in value.items() if inner is not None and not name.startswith("$")}
     return [_clean(inner) for inner in value] if isinstance(value, list) else value

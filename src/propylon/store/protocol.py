@@ -1,11 +1,12 @@
 """What every store offers, wherever its objects live. Documents go in and come out raw: as the dicts that JSON makes.
 
-An object is named by `ObjectRef(group, kind, namespace, name)`; the version in its apiVersion is how it is written, not which
-object it is. resourceVersions are integers here and decimal strings in documents, as on the wire.
+An object is named by `ObjectRef(group, kind, namespace, name)`; the version in its apiVersion is how it is written,
+not which object it is. resourceVersions are integers here and decimal strings in documents, as on the wire.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -38,7 +39,8 @@ class EventType(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One change. `raw` is the object's JSON at `resource_version` (for DELETED: as it was last), empty for BOOKMARK."""
+    """One change. `raw` is the object's JSON at `resource_version` (for DELETED: as it was last), empty for
+    BOOKMARK."""
 
     type: EventType
     resource_version: int
@@ -102,7 +104,8 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Propagation(StrEnum):
-    """What happens to the objects that name the deleted one as their owner (Kubernetes' deletion propagation policies)."""
+    """What happens to the objects that name the deleted one as their owner (Kubernetes' deletion propagation
+    policies)."""
 
     BACKGROUND = "Background"
     FOREGROUND = "Foreground"
@@ -110,7 +113,8 @@ class Propagation(StrEnum):
 
 
 class Watch(Protocol):
-    """A running watch. Batches hold whatever has happened since the last one; the first holds the initial objects, if asked."""
+    """A running watch. Batches hold whatever has happened since the last one; the first holds the initial objects, if
+    asked."""
 
     async def next_batch(self) -> tuple[Event, ...]:
         """Wait for changes and return all that are there.
@@ -138,7 +142,8 @@ class Store(Protocol):
         """All objects of these kinds (of all kinds without any), of one namespace if given."""
 
     def create(self, document: Mapping[str, Any]) -> Document:
-        """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its namespace)."""
+        """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its
+        namespace)."""
 
     def update(self, document: Mapping[str, Any]) -> Document:
         """Replace all of an object but its status. Raises Conflict, Invalid, NotFound."""
@@ -179,8 +184,12 @@ class Store(Protocol):
         *,
         create_namespace: bool = False,
         sources: Sequence[str] = (),
-    ) -> list[Applied]:
-        """Apply in one transaction; a refused document is reported and stops no other. `sources` are parallel, if given."""
+        checked: bool = False,
+    ) -> builtins.list[Applied]:
+        """Apply in one transaction; a refused document is reported and stops no other.
+
+        `sources`, if given, are parallel to the documents. `checked` says that each passed validation by itself.
+        """
 
     def applied_by(self, manager: str) -> dict[ObjectRef, AppliedDocument]:
         """What this manager applied last, by object."""
@@ -195,10 +204,12 @@ class Store(Protocol):
         """What happened after that version. Raises Gone."""
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` after every commit, in the writer's thread; returns what ends it. `wake` must be quick and not raise."""
+        """Call `wake` after every commit, in the writer's thread; returns what ends it. `wake` must be quick and not
+        raise."""
 
     def watch(self, kinds: Sequence[GroupKind] = (), since: int | None = None) -> AsyncIterator[Event]:
-        """Events after `since`; without it, first every object as ADDED and a BOOKMARK, then what follows. Raises Gone."""
+        """Events after `since`; without it, first every object as ADDED and a BOOKMARK, then what follows. Raises
+        Gone."""
 
 
 def ref_of_document(document: Mapping[str, Any]) -> ObjectRef:

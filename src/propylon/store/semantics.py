@@ -38,7 +38,8 @@ def has_generation(group: str) -> bool:
 
 
 def prepare_create(document: Mapping[str, Any], *, now: str, uid: str, keep_status: bool) -> Document:
-    """A new object: identity given, whatever only the store may set taken out, and status, where that is a subresource."""
+    """A new object: identity given, whatever only the store may set taken out, and status, where that is a
+    subresource."""
     given = document["metadata"]
     metadata = {name: value for name, value in given.items() if name not in NOT_APPLICABLE}
     metadata["uid"] = uid

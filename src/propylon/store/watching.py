@@ -1,4 +1,5 @@
-"""Watching a local store: woken by its commits, never polling, except from another process, which sees commits only by looking."""
+"""Watching a local store: woken by its commits, never polling, except from another process, which sees commits only
+by looking."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ class LocalWatch:
         if self._poll is None:
             await self._woken.wait()
             return
-        while not self._poll():
+        while not self._poll():  # noqa: ASYNC110 - another process cannot wake this one
             await asyncio.sleep(POLL_SECONDS)
 
     def _list(self) -> tuple[Event, ...]:

@@ -1,4 +1,5 @@
-"""Directories of manifests as the source of a store's objects: found, built, filled in, checked, applied and watched."""
+"""Directories of manifests as the source of a store's objects: found, built, filled in, checked, applied and
+watched."""
 
 from propylon.store.files.apply import Action, FileChange, FilesController, Outcomes, Plan, plan
 from propylon.store.files.problems import FileProblem, Severity

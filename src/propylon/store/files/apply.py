@@ -1,13 +1,14 @@
 """Keeps a store in step with manifests: applies what they say, prunes what they no longer say, holds on to what broke.
 
-`plan` decides, `FilesController` does. Objects are applied as the manager "files", so fields of others survive, and the store
-remembers which objects came from which file, so pruning works across restarts. An object that somebody deleted from the store
-comes back when its manifest changes or at the next start.
+`plan` decides, `FilesController` does. Objects are applied as the manager "files", so fields of others survive, and
+the store remembers which objects came from which file, so pruning works across restarts. An object that somebody
+deleted from the store comes back when its manifest changes or at the next start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
@@ -30,7 +31,8 @@ RETRY_SECONDS = 0.5
 """How soon to look again while something is missing, or the store did not take everything."""
 
 PRUNE_SECONDS = 0.2
-"""How long an object must be missing before it is pruned: editors remove or empty a file for a moment while they save it."""
+"""How long an object must be missing before it is pruned: editors remove or empty a file for a moment while they save
+it."""
 
 
 class Action(StrEnum):
@@ -70,7 +72,8 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 
 def plan(applied: Mapping[ObjectRef, AppliedDocument], loaded: Loaded, *, everything: bool) -> Plan:
-    """What to write so that the store says what the manifests say. With `everything`, also what seems to be there already."""
+    """What to write so that the store says what the manifests say. With `everything`, also what seems to be there
+    already."""
     apply = tuple(
         item
         for ref, item in loaded.objects.items()
@@ -115,7 +118,8 @@ class FilesController:
         self.first_pass = asyncio.Event()
 
     def sync(self) -> Outcomes:
-        """One pass: load, apply, prune. Raises nothing for broken manifests or an unavailable store: these are problems."""
+        """One pass: load, apply, prune. Raises nothing for broken manifests or an unavailable store: these are
+        problems."""
         loaded = self._source.load()
         self._watched = loaded.watched
         problems = list(loaded.problems)
@@ -131,7 +135,9 @@ class FilesController:
             self._prune(ripe, problems, changes)
             settled &= len(ripe) == len(planned.prune)
         except StoreUnavailable as error:
-            problems.append(FileProblem("", 0, 0, Severity.ERROR, error.message, error.remedy, code="store_unavailable"))
+            problems.append(
+                FileProblem("", 0, 0, Severity.ERROR, error.message, error.remedy, code="store_unavailable")
+            )
             self._applied = None
             settled = False
         for change in changes:
@@ -155,10 +161,8 @@ class FilesController:
                 if watcher.watch((*self._source.paths, *self._watched)):
                     continue  # what changed before the watch began
                 seconds = LOOK_SECONDS if outcomes.settled else self._seconds_to_retry()
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), seconds)
-                except TimeoutError:
-                    pass
         finally:
             watcher.close()
             stopped.cancel()
@@ -184,8 +188,11 @@ class FilesController:
             MANAGER,
             create_namespace=True,
             sources=[str(item.origin) for item in items],
+            checked=True,
         )
         settled = True
+        item: FileObject
+        result: Applied
         for item, result in zip(items, results, strict=True):
             if result.outcome is Outcome.REFUSED:
                 problems.append(_refusal(item, result))
@@ -200,9 +207,7 @@ class FilesController:
                 changes.append(FileChange(Action(result.outcome.value), item.ref, str(item.origin)))
         return settled
 
-    def _prune(
-        self, refs: Collection[ObjectRef], problems: list[FileProblem], changes: list[FileChange]
-    ) -> None:
+    def _prune(self, refs: Collection[ObjectRef], problems: list[FileProblem], changes: list[FileChange]) -> None:
         assert self._applied is not None
         # Namespaces last: by then what was in them from files is gone, and one that still holds something is kept.
         for ref in sorted(refs, key=lambda ref: (ref.kind == "Namespace" and not ref.group, ref)):

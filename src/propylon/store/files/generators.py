@@ -1,4 +1,5 @@
-"""kustomize's ConfigMap and Secret generators, and the hash that ends their names. Pure but for reading the named files."""
+"""kustomize's ConfigMap and Secret generators, and the hash that ends their names. Pure but for reading the named
+files."""
 
 from __future__ import annotations
 
@@ -125,7 +126,11 @@ _HASH_LETTERS = str.maketrans({"0": "g", "1": "h", "3": "k", "a": "m", "e": "t"}
 
 def name_hash(value: Mapping[str, Any]) -> str:
     """kustomize's content hash of a ConfigMap or Secret: ten letters of a SHA-256, none that could spell a word."""
-    content: dict[str, Any] = {"kind": value["kind"], "name": value["metadata"]["name"], "data": value.get("data") or ""}
+    content: dict[str, Any] = {
+        "kind": value["kind"],
+        "name": value["metadata"]["name"],
+        "data": value.get("data") or "",
+    }
     if value["kind"] == "Secret":
         content["type"] = value.get("type") or ""
         if value.get("stringData"):

@@ -1,7 +1,9 @@
-"""A directory with a kustomization, built as kustomize would build it. What cannot be built is a problem and stops nothing else.
+"""A directory with a kustomization, built as kustomize would build it. What cannot be built is a problem and stops
+nothing else.
 
-Not supported, and reported: replacements, vars, configurations, generator, transformer and validator plugins, remote resources
-(those that only define kinds which are built in are skipped with a notice), Helm charts (each is skipped with a notice).
+Not supported, and reported: replacements, vars, configurations, generator, transformer and validator plugins, remote
+resources (those that only define kinds which are built in are skipped with a notice), Helm charts (each is skipped
+with a notice).
 """
 
 from __future__ import annotations
@@ -19,7 +21,17 @@ from propylon.store.files.remote import built_in, is_remote
 from propylon.store.files.transform import Resource
 
 _IGNORED = frozenset(
-    {"apiVersion", "kind", "metadata", "openapi", "crds", "buildMetadata", "sortOptions", "helmGlobals", "generatorOptions"}
+    {
+        "apiVersion",
+        "kind",
+        "metadata",
+        "openapi",
+        "crds",
+        "buildMetadata",
+        "sortOptions",
+        "helmGlobals",
+        "generatorOptions",
+    }
 )
 _UNSUPPORTED = ("replacements", "vars", "configurations", "generators", "transformers", "validators")
 _BUILT = frozenset(
@@ -99,7 +111,8 @@ class _Build:
         return resources
 
     def finish(self, resources: list[Resource]) -> None:
-        """What only happens once, at the top: names end in hashes; references that kustomize leaves behind are reported."""
+        """What only happens once, at the top: names end in hashes; references that kustomize leaves behind are
+        reported."""
         names = [resource.name for resource in resources]
         for resource in resources:
             if resource.needs_hash:
@@ -119,7 +132,7 @@ class _Build:
                     self._report_origin(
                         resource.origin,
                         field,
-                        f"names {kind} {name}, which this kustomization renames to {new}; kustomize does not rewrite this field",
+                        f"names {kind} {name}, which is renamed to {new} here; kustomize does not rewrite this field",
                         f"write {new}, or turn the renaming off (disableNameSuffixHash)",
                         Severity.WARNING,
                         str(resource),
@@ -145,7 +158,10 @@ class _Build:
             if field in _UNSUPPORTED:
                 if spec[field]:
                     self._report(
-                        path, field, "is not supported; the objects load without it", "run kustomize build and load its output"
+                        path,
+                        field,
+                        "is not supported; the objects load without it",
+                        "run kustomize build and load its output",
                     )
             elif field not in _BUILT and field not in _IGNORED:
                 self._report(path, field, "is no field of a kustomization", "remove or rename it", Severity.WARNING)
@@ -182,7 +198,9 @@ class _Build:
         try:
             parsed = self._reader.parse(target)
         except OSError as error:
-            self._report(path, place, f"{entry} cannot be read: {error.strerror}", "correct the path, or create the file")
+            self._report(
+                path, place, f"{entry} cannot be read: {error.strerror}", "correct the path, or create the file"
+            )
             return
         if parsed.error is not None:
             self.problems.append(parsed.error)
@@ -257,12 +275,16 @@ class _Build:
         held = next(same, None)
         if behavior in ("merge", "replace"):
             if held is None:
-                self._report(generated.origin.file, place, f"there is no {generated} to {behavior}", "use behavior: create")
+                self._report(
+                    generated.origin.file, place, f"there is no {generated} to {behavior}", "use behavior: create"
+                )
                 return
             generated.value["metadata"]["name"] = held.name
             held.value = combine(behavior, held.value, generated.value)
         elif held is not None:
-            self._report(generated.origin.file, place, f"{generated} is there already", "use behavior: merge or replace")
+            self._report(
+                generated.origin.file, place, f"{generated} is there already", "use behavior: merge or replace"
+            )
         else:
             resources.append(generated)
 

@@ -1,9 +1,9 @@
 """Text to values: YAML and JSON as the Kubernetes tools read them, quickly.
 
-libyaml composes the nodes; values are built here rather than by PyYAML's constructor, which is several times slower and would
-make dates, sexagesimal integers and silently merged duplicate keys out of what the Kubernetes tools read as strings and errors.
-A plain (unquoted) scalar with a `${variable}` in it becomes a `Plain` string: once its variables are filled in, it is read again,
-so that `port: ${port}` is a number.
+libyaml composes the nodes; values are built here rather than by PyYAML's constructor, which is several times slower
+and would make dates, sexagesimal integers and silently merged duplicate keys out of what the Kubernetes tools read as
+strings and errors. A plain (unquoted) scalar with a `${variable}` in it becomes a `Plain` string: once its variables
+are filled in, it is read again, so that `port: ${port}` is a number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import yaml
-from yaml.cyaml import CParser
+from yaml._yaml import CParser
 
 _json_decode = msgspec.json.Decoder().decode
 
@@ -22,7 +22,8 @@ MAX_NESTING = 200
 """Deeper documents are refused: no manifest is so deep, and the depth of recursion stays bounded."""
 
 MAX_EXPANSION = 20
-"""How many mappings and lists a file with aliases may hold per line (10,000 are always allowed); stops endless expansion."""
+"""How many mappings and lists a file with aliases may hold per line (10,000 are always allowed); stops endless
+expansion."""
 
 
 class Plain(str):
@@ -48,7 +49,7 @@ class ParsedDocument(msgspec.Struct, frozen=True):
     line: int
 
 
-class Composer(CParser):  # type: ignore[misc]
+class Composer(CParser):
     """libyaml without tag resolution by PyYAML: scalars are resolved in this module."""
 
     def resolve(self, kind: type, value: Any, implicit: Any) -> str | None:  # noqa: D102
@@ -78,7 +79,8 @@ def parse_documents(text: str, *, is_json: bool = False) -> list[ParsedDocument]
 
 
 def compose_nodes(text: str) -> Iterator[Any]:
-    """The root node of one document after another, so that a large file's nodes never exist at once. Raises ParseError."""
+    """The root node of one document after another, so that a large file's nodes never exist at once. Raises
+    ParseError."""
     try:
         composer = Composer(text)
         while composer.check_node():
@@ -119,7 +121,9 @@ class _Builder:
         if self._left < 0:
             raise _error("aliases expand to too much", node)
         if kind is yaml.SequenceNode:
-            return [_scalar(item) if type(item) is yaml.ScalarNode else self.build(item, depth + 1) for item in node.value]
+            return [
+                _scalar(item) if type(item) is yaml.ScalarNode else self.build(item, depth + 1) for item in node.value
+            ]
         return self._mapping(node, depth)
 
     def _mapping(self, node: Any, depth: int) -> dict[str, Any]:
@@ -156,9 +160,9 @@ def _error(message: str, node: Any) -> ParseError:
 _WORDS: dict[str, Any] = {
     "": None,
     "~": None,
-    **{word: None for word in ("null", "Null", "NULL")},
-    **{word: True for word in ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")},
-    **{word: False for word in ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")},
+    **dict.fromkeys(("null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
+    **dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"), False),
 }
 _NUMBER_STARTS = frozenset("0123456789+-.")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")

@@ -16,7 +16,8 @@ class Severity(StrEnum):
 
 
 class FileProblem(msgspec.Struct, frozen=True, order=True):
-    """A problem at a place. `line` and `column` count from 1; 0 where there is none to name. `object` reads "HTTPRoute shop/cart"."""
+    """A problem at a place. `line` and `column` count from 1; 0 where there is none to name. `object` reads
+    "HTTPRoute shop/cart"."""
 
     file: str
     line: int

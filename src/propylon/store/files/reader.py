@@ -22,13 +22,15 @@ KUSTOMIZATION_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization
 
 
 _RACY_NANOSECONDS = 100_000_000
-"""File systems count time in steps of some milliseconds: a file changed this recently may change again unseen by its times."""
+"""File systems count time in steps of some milliseconds: a file changed this recently may change again unseen by its
+times."""
 
 _UNSURE = (0, 0, 0)
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where an object was written: the file, its document number there (from 0), and the steps to it inside that document."""
+    """Where an object was written: the file, its document number there (from 0), and the steps to it inside that
+    document."""
 
     file: str
     document: int

@@ -1,8 +1,8 @@
 """Which fields of which kinds name other objects: what kustomize rewrites when it renames them.
 
-This is kustomize's built-in table (its default nameReference configuration), no more: a directory must come out here as it does in
-a cluster. Fields of the Gateway API are not in it, so renaming a Service leaves the backendRefs to it as they are; the build
-warns about that (see `kustomize`).
+This is kustomize's built-in table (its default nameReference configuration), no more: a directory must come out here
+as it does in a cluster. Fields of the Gateway API are not in it, so renaming a Service leaves the backendRefs to it
+as they are; the build warns about that (see `kustomize`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Directories, files and standard input as one set of objects, each with the place it was written at.
 
-A directory is read with its subdirectories; one that has a kustomization is built from it, and only from it. Nothing here writes:
-loading again and again tells what the manifests say now, reading only what changed. What is broken keeps what it said last.
+A directory is read with its subdirectories; one that has a kustomization is built from it, and only from it. Nothing
+here writes: loading again and again tells what the manifests say now, reading only what changed. What is broken keeps
+what it said last.
 """
 
 from __future__ import annotations
@@ -12,33 +13,22 @@ from typing import Any
 
 import msgspec
 
-from propylon.api.meta import ObjectRef, group_of
-from propylon.api.kinds import by_kind
-from propylon.api.validation import Finding, validate
-from propylon.api.validation.finding import placeholder_in
-from propylon.store.admission import has_error, namespace_of, placed
+from propylon.api.meta import ObjectRef
+from propylon.store.files.accept import FileObject, Result, accept_all, problem_at
 from propylon.store.files.kustomize import build, kustomization_file
 from propylon.store.files.problems import FileProblem, Severity
-from propylon.store.files.reader import KUSTOMIZATION_NAMES, STDIN, Manifest, Origin, ParsedFile, Reader, manifests_of
-from propylon.store.files.substitute import VARIABLES_FILE, parse_variables, substitute
-from propylon.store.kindinfo import is_namespaced
+from propylon.store.files.reader import KUSTOMIZATION_NAMES, STDIN, Manifest, ParsedFile, Reader, manifests_of
+from propylon.store.files.substitute import VARIABLES_FILE, parse_variables
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _CHART = "Chart.yaml"
 
 
-class FileObject(msgspec.Struct, frozen=True):
-    """An object as the manifests want it: variables filled in, in its namespace, valid."""
-
-    ref: ObjectRef
-    document: dict[str, Any]
-    origin: Origin
-
-
 class Loaded(msgspec.Struct, frozen=True):
-    """What the manifests say. `held` names objects that are written but refused, and `held_files` files that cannot be read:
-    what was applied of them before is to stay. With `complete` false something else could not be read, and nothing that seems to
-    be missing may be taken away."""
+    """What the manifests say. `held` names objects that are written but refused, and `held_files` files that cannot
+    be read:
+    what was applied of them before is to stay. With `complete` false something else could not be read, and nothing
+    that seems to be missing may be taken away."""
 
     objects: Mapping[ObjectRef, FileObject]
     problems: tuple[FileProblem, ...]
@@ -46,14 +36,6 @@ class Loaded(msgspec.Struct, frozen=True):
     held_files: frozenset[str]
     complete: bool
     watched: frozenset[str]
-
-
-class _Result(msgspec.Struct, frozen=True):
-    """What became of some manifests: objects, problems, and the references of those that were refused."""
-
-    objects: tuple[FileObject, ...]
-    problems: tuple[FileProblem, ...]
-    refused: tuple[ObjectRef, ...]
 
 
 class _Unit(msgspec.Struct, frozen=True):
@@ -69,12 +51,13 @@ class _Memory(msgspec.Struct):
 
     key: Any
     variables: Mapping[str, str]
-    result: _Result
+    result: Result
     touched: frozenset[str]
 
 
 class FileSource:
-    """Manifests at some paths ("-" is standard input). `variables` win over those of `variable_files`, these over vars.env files."""
+    """Manifests at some paths ("-" is standard input). `variables` win over those of `variable_files`, these over
+    vars.env files."""
 
     def __init__(
         self,
@@ -90,6 +73,14 @@ class FileSource:
         self._memory: dict[str, _Memory] = {}
         self._good: dict[ObjectRef, FileObject] = {}
         self._units: dict[str, tuple[_Unit, ...]] = {}
+
+    def locate(self, ref: ObjectRef, field: str) -> tuple[str, int, int]:
+        """File, line and column where a field of an object stands; ("", 0, 0) for an object of no manifest here."""
+        item = self._good.get(ref)
+        if item is None:
+            return "", 0, 0
+        position = self._reader.locate(item.origin, field)
+        return item.origin.file, position.line, position.column
 
     def load(self) -> Loaded:
         """What the manifests say now. Never raises for what is in them or whether they are there."""
@@ -114,7 +105,6 @@ class _Run:
 
     def load(self) -> Loaded:
         units = list(self._find_units())
-        results: list[_Result] = []
         included: set[str] = set()
         memory: dict[str, _Memory] = {}
         kustomized = [unit for unit in units if unit.kustomized]
@@ -122,9 +112,7 @@ class _Run:
             memory[unit.path] = self._load_kustomization(unit)
             included |= memory[unit.path].touched - {kustomization_file(unit.path)}
         # What another kustomization includes is part of that one, and not loaded for itself a second time.
-        for unit in kustomized:
-            if unit.path not in included:
-                results.append(memory[unit.path].result)
+        results = [memory[unit.path].result for unit in kustomized if unit.path not in included]
         for unit in units:
             if not unit.kustomized and unit.path not in included:
                 memory[unit.path] = self._load_file(unit)
@@ -190,7 +178,7 @@ class _Run:
             self._held_files.add(unit.path)
             stays = "; its last good objects stay" if remembered is not None else ""
             self._report(unit.path, f"cannot be read: {error.strerror}{stays}", "check the file and its permissions")
-            return remembered or _Memory(None, variables, _Result((), (), ()), frozenset())
+            return remembered or _Memory(None, variables, Result(), frozenset())
         if parsed.error is not None and not parsed.stale:
             self._held_files.add(unit.path)
         if remembered is not None and remembered.key is parsed and remembered.variables == variables:
@@ -198,19 +186,27 @@ class _Run:
         manifests, problems = manifests_of(parsed)
         if parsed.error is not None:
             problems.append(parsed.error)
-        return _Memory(parsed, variables, self._process(manifests, problems, variables), frozenset({unit.path}))
+        return _Memory(
+            parsed, variables, self._accept(manifests, problems, variables, remembered), frozenset({unit.path})
+        )
 
     def _load_kustomization(self, unit: _Unit) -> _Memory:
         variables = self._variables_for(unit.path, unit.root)
         remembered = self._source._memory.get(unit.path)
-        if remembered is not None and remembered.variables == variables and remembered.key == self._state(remembered.touched):
+        if (
+            remembered is not None
+            and remembered.variables == variables
+            and remembered.key == self._state(remembered.touched)
+        ):
             self._hold_unread(remembered.touched)
             return remembered
         self._reader.touched.clear()
         manifests, problems = build(unit.path, self._reader)
         touched = frozenset(self._reader.touched)
         self._hold_unread(touched)
-        return _Memory(self._state(touched), variables, self._process(manifests, problems, variables), touched)
+        return _Memory(
+            self._state(touched), variables, self._accept(manifests, problems, variables, remembered), touched
+        )
 
     def _state(self, paths: Iterable[str]) -> dict[str, Any]:
         """What a kustomization was built from: parsed files by identity, others by their times."""
@@ -223,117 +219,15 @@ class _Run:
                 if os.path.basename(path) in KUSTOMIZATION_NAMES:  # noqa: PTH119
                     self._complete = False  # which files it would have named is not known
 
-    # One object
-
-    def _process(
-        self, manifests: Sequence[Manifest], problems: Sequence[FileProblem], variables: Mapping[str, str]
-    ) -> _Result:
-        objects: list[FileObject] = []
-        found = list(problems)
-        refused: list[ObjectRef] = []
-        for manifest in manifests:
-            ref, accepted = self._accept(manifest, variables, found)
-            if accepted is not None:
-                objects.append(accepted)
-            elif ref is not None:
-                refused.append(ref)
-        return _Result(tuple(objects), tuple(found), tuple(refused))
-
     def _accept(
-        self, manifest: Manifest, variables: Mapping[str, str], problems: list[FileProblem]
-    ) -> tuple[ObjectRef | None, FileObject | None]:
-        """The object's reference, as far as it has a name, and the object unless it is refused."""
-        origin = manifest.origin
-        document, unset = substitute(manifest.value, variables)
-        metadata = document.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, dict) else None
-        namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
-        if not isinstance(metadata, dict) or not isinstance(name, str) or not name or not isinstance(namespace, str | None):
-            problems.extend(self._from_finding(origin, document["kind"], finding) for finding in validate(document))
-            return None, None
-        group, kind = group_of(document["apiVersion"]), document["kind"]
-        if namespace and not is_namespaced(group, kind):
-            problems.append(
-                self._problem(
-                    origin,
-                    f"{kind} {name}",
-                    "metadata.namespace",
-                    f"{kind} belongs to no namespace; {namespace} is dropped",
-                    "remove the field",
-                    Severity.WARNING,
-                    "namespace_on_cluster_scoped_kind",
-                )
-            )
-        ref = ObjectRef(group, kind, namespace_of(document["apiVersion"], kind, namespace or ""), name)
-        document = placed(document)
-        for variable in unset:
-            problems.append(
-                self._problem(
-                    origin,
-                    str(ref),
-                    variable.field,
-                    f"variable {variable.name} has no value",
-                    f"give it by --var {variable.name}=VALUE, --vars FILE or a {VARIABLES_FILE} beside the manifests;"
-                    f" write $${{{variable.name}}} for the text itself",
-                    Severity.ERROR,
-                    "variable_unset",
-                )
-            )
-        findings = [
-            finding
-            for finding in validate(document)
-            # What an unset variable leaves behind is explained already.
-            if not any(finding.field.startswith(variable.field) for variable in unset)
-        ]
-        problems.extend(self._from_finding(origin, str(ref), finding) for finding in findings)
-        if by_kind(group, kind) is None:
-            problems.extend(self._placeholders(origin, ref, document))
-        if group == "kustomize.toolkit.fluxcd.io" and kind == "Kustomization":
-            problems.append(self._flux_notice(origin, ref, document))
-        if unset or has_error(tuple(findings)):
-            return ref, None
-        return ref, FileObject(ref, document, origin)
-
-    def _flux_notice(self, origin: Origin, ref: ObjectRef, document: Mapping[str, Any]) -> FileProblem:
-        spec = document.get("spec")
-        path = spec.get("path") if isinstance(spec, dict) else None
-        return self._problem(
-            origin,
-            str(ref),
-            "spec.path",
-            "Flux Kustomizations are stored and not followed",
-            f"load {path or 'its path'} by itself",
-            Severity.NOTICE,
-            "flux_not_followed",
-        )
-
-    def _placeholders(self, origin: Origin, ref: ObjectRef, document: Mapping[str, Any]) -> Iterator[FileProblem]:
-        """Values nobody filled in, in kinds whose fields are not known well enough to refuse them."""
-        for field, value in _strings("", document):
-            if (placeholder := placeholder_in(value)) is not None:
-                yield self._problem(
-                    origin,
-                    str(ref),
-                    field,
-                    f'"{placeholder}" is a placeholder',
-                    f"replace {placeholder} with a real value",
-                    Severity.WARNING,
-                    "placeholder_not_filled_in",
-                )
-
-    def _from_finding(self, origin: Origin, subject: str, finding: Finding) -> FileProblem:
-        message = f"{finding.message} (found {finding.found})" if finding.found else finding.message
-        return self._problem(
-            origin, subject, finding.field, message, finding.remedy, Severity(finding.severity), finding.code
-        )
-
-    def _problem(
-        self, origin: Origin, subject: str, field: str, message: str, remedy: str, severity: Severity, code: str
-    ) -> FileProblem:
-        position = self._reader.locate(origin, field)
-        return FileProblem(
-            origin.file, position.line, position.column, severity, message, remedy, subject, field, code
-        )
+        self,
+        manifests: Sequence[Manifest],
+        problems: Sequence[FileProblem],
+        variables: Mapping[str, str],
+        remembered: _Memory | None,
+    ) -> Result:
+        known = remembered.result if remembered is not None and remembered.variables == variables else Result()
+        return accept_all(self._reader, manifests, problems, variables, known)
 
     def _report(
         self, path: str, message: str, remedy: str, severity: Severity = Severity.ERROR, code: str = "unreadable"
@@ -359,7 +253,9 @@ class _Run:
             return None
         for line, text in bad:
             self._problems.append(
-                FileProblem(path, line, 1, Severity.WARNING, f"{text!r} is not NAME=VALUE", "correct or remove the line")
+                FileProblem(
+                    path, line, 1, Severity.WARNING, f"{text!r} is not NAME=VALUE", "correct or remove the line"
+                )
             )
         return variables
 
@@ -378,7 +274,7 @@ class _Run:
 
     # All together
 
-    def _merge(self, results: Sequence[_Result]) -> Loaded:
+    def _merge(self, results: Sequence[Result]) -> Loaded:
         objects: dict[ObjectRef, FileObject] = {}
         problems = self._problems
         refused: set[ObjectRef] = set()
@@ -390,7 +286,8 @@ class _Run:
                 if first is item or (first.origin == item.origin and first.document == item.document):
                     continue
                 problems.append(
-                    self._problem(
+                    problem_at(
+                        self._reader,
                         item.origin,
                         str(item.ref),
                         "",
@@ -412,18 +309,6 @@ class _Run:
             self._complete,
             frozenset(self._watched),
         )
-
-
-def _strings(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every string in a value, with its field path."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _strings(f"{path}.{name}" if path else name, inner)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _strings(f"{path}[{index}]", inner)
 
 
 def is_ignored(name: str) -> bool:

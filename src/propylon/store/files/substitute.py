@@ -144,7 +144,8 @@ def _value(expression: str, variables: Mapping[str, str], forgiving: bool, depth
 def parse_variables(text: str) -> tuple[dict[str, str], list[tuple[int, str]]]:
     """The variables of a `NAME=VALUE` file, and (line, text) of the lines that are none.
 
-    Blank lines and those that start with # are skipped; `export ` before a name and quotes around a value are taken off.
+    Blank lines and those that start with # are skipped; `export ` before a name and quotes around a value are taken
+    off.
     """
     variables: dict[str, str] = {}
     bad = []

@@ -4,6 +4,7 @@ replicas, images; then the references that renaming broke.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -273,7 +274,11 @@ def _set_namespace(namespace: str, resources: list[Resource]) -> None:
         if resource.kind in ("RoleBinding", "ClusterRoleBinding"):
 
             def moved(subject: Any, _: Mapping[str, Any]) -> Any:
-                if isinstance(subject, Mapping) and subject.get("kind") == "ServiceAccount" and subject.get("name") in accounts:
+                if (
+                    isinstance(subject, Mapping)
+                    and subject.get("kind") == "ServiceAccount"
+                    and subject.get("name") in accounts
+                ):
                     return {**subject, "namespace": namespace}
                 return subject
 
@@ -294,18 +299,20 @@ def _rename(spec: Mapping[str, Any], resources: list[Resource]) -> None:
 # Labels and annotations
 
 _TEMPLATES: dict[str, tuple[str, ...]] = {
-    **{kind: ("spec", "template") for kind in ("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "Job")},
+    **dict.fromkeys(("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "Job"), ("spec", "template")),
     "ReplicationController": ("spec", "template"),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
 _SELECTORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Service": (("spec", "selector"),),
     "ReplicationController": (("spec", "selector"),),
-    **{kind: (("spec", "selector", "matchLabels"),) for kind in ("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet")},
+    **dict.fromkeys(("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"), (("spec", "selector", "matchLabels"),)),
     "PodDisruptionBudget": (("spec", "selector", "matchLabels"),),
     "NetworkPolicy": (("spec", "podSelector", "matchLabels"),),
 }
-_CREATED_SELECTORS = frozenset({"Service", "Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "ReplicationController"})
+_CREATED_SELECTORS = frozenset(
+    {"Service", "Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "ReplicationController"}
+)
 
 
 def _label(spec: Mapping[str, Any], resources: list[Resource], context: Context) -> None:
@@ -319,10 +326,14 @@ def _label(spec: Mapping[str, Any], resources: list[Resource], context: Context)
             context.report(f"labels[{index}]", "has no pairs", "list the labels under pairs")
             continue
         if entry.get("fields"):
-            context.report(f"labels[{index}].fields", "is not supported", "name the labels in the objects", Severity.WARNING)
+            context.report(
+                f"labels[{index}].fields", "is not supported", "name the labels in the objects", Severity.WARNING
+            )
         selectors = bool(entry.get("includeSelectors"))
         for resource in resources:
-            _add_labels(resource, pairs, selectors=selectors, templates=selectors or bool(entry.get("includeTemplates")))
+            _add_labels(
+                resource, pairs, selectors=selectors, templates=selectors or bool(entry.get("includeTemplates"))
+            )
 
 
 def _add_labels(resource: Resource, labels: Mapping[str, Any], *, selectors: bool, templates: bool) -> None:
@@ -383,7 +394,7 @@ def _images(spec: Mapping[str, Any], resources: list[Resource], context: Context
             context.report(f"images[{index}]", "has no name", "name the image to change")
             continue
         for resource in resources:
-            resource.value = _map_images(resource.value, lambda image, entry=entry: _changed_image(image, entry))
+            resource.value = _map_images(resource.value, functools.partial(_changed_image, entry))
 
 
 def _map_images(value: Any, change: Callable[[str], str]) -> Any:
@@ -403,7 +414,7 @@ def _map_images(value: Any, change: Callable[[str], str]) -> Any:
     return result
 
 
-def _changed_image(image: str, entry: Mapping[str, Any]) -> str:
+def _changed_image(entry: Mapping[str, Any], image: str) -> str:
     name, at, digest = image.partition("@")
     slash = name.rfind("/")
     colon = name.find(":", slash + 1)

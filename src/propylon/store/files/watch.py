@@ -1,5 +1,5 @@
-"""Tells when something in some directories changed, by the system's notifications. Where these do not work, it says nothing: who
-waits for it looks by itself now and then.
+"""Tells when something in some directories changed, by the system's notifications. Where these do not work, it says
+nothing: who waits for it looks by itself now and then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _TURN_MILLISECONDS = 5_000
 
 
 def directories_of(paths: Iterable[str]) -> dict[str, int]:
-    """The directories whose notifications tell of these files and directories, with their inodes; only those that exist."""
+    """The directories whose notifications tell of these files and directories, with their inodes; only those that
+    exist."""
     found: dict[str, int] = {}
     for path in paths:
         for candidate in (path, os.path.dirname(path) or "."):  # noqa: PTH120
@@ -45,8 +46,8 @@ class Watcher:
     def watch(self, paths: Iterable[str]) -> bool:
         """Watch the directories of these paths, not their subdirectories, from now on.
 
-        Returns whether that differs from before, because they are others or one was replaced: what changed meanwhile was not
-        told.
+        Returns whether that differs from before, because they are others or one was replaced: what changed meanwhile
+        was not told.
         """
         directories = directories_of(paths)
         if directories == self._directories:

@@ -25,7 +25,8 @@ Step = str | int
 
 
 def field_steps(field: str) -> list[Step]:
-    """The steps of a field path: `spec.rules[0].matches` -> spec, rules, 0, matches. `[name]` and `["na.me"]` step into a map."""
+    """The steps of a field path: `spec.rules[0].matches` -> spec, rules, 0, matches. `[name]` and `["na.me"]` step
+    into a map."""
     steps: list[Step] = []
     for index, double, single, bare, word in _STEP.findall(field):
         steps.append(int(index) if index else double or single or bare or word)
