@@ -1,7 +1,8 @@
 """Objects on a real Kubernetes API: watched, and told what became of them.
 
-`ClusterWatch` lists and watches every kind that is served and queues what changes; `StatusWriter` writes desired statuses
-optimistically, leaving what others wrote; `LeaderElection` decides which replica writes; `Recorder` writes Events.
+`ClusterWatch` lists and watches every kind that is served and queues what changes; `StatusWriter` writes desired
+statuses optimistically, leaving what others wrote; `LeaderElection` decides which replica writes; `Recorder` writes
+Events. `rbac` tells what all of that must be allowed to do.
 `Client` carries them all with credentials of a kubeconfig or of the pod they run in. Imports `api` and store errors.
 """
 

@@ -184,9 +184,9 @@ def load_credentials(kubeconfig: str | None = None, context: str | None = None) 
 
     Raises CredentialsError.
     """
-    if kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        if (SERVICE_ACCOUNT / "token").exists():
-            return in_cluster_credentials(SERVICE_ACCOUNT, os.environ)
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists()
+    if kubeconfig is None and context is None and in_pod:
+        return in_cluster_credentials(SERVICE_ACCOUNT, os.environ)
     named = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
     return kubeconfig_credentials([Path(part) for part in named.split(os.pathsep) if part], context)
 
@@ -273,9 +273,8 @@ def _bytes_of(entry: _Entry, field: str) -> bytes | None:
             return base64.b64decode(inline, validate=True)
         except binascii.Error as error:
             raise ValueError(f"{field}-data is not base64") from error
-    if path := entry.value.get(field):
-        return (entry.file.parent / path).read_bytes()
-    return None
+    path = entry.value.get(field)
+    return (entry.file.parent / str(path)).read_bytes() if path else None
 
 
 def _context_of(cluster: _Entry, user: _Entry) -> ssl.SSLContext:

@@ -1,7 +1,7 @@
 """One kind, listed and then watched for ever: whatever the connection or the server does, every change arrives.
 
-List in pages, then watch from the list's resourceVersion with bookmarks; a broken watch goes on where it was, an expired
-one (410) lists again and tells only the differences
+List in pages, then watch from the list's resourceVersion with bookmarks; a broken watch goes on where it was, an
+expired one (410) lists again and tells only the differences
 (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
 """
 

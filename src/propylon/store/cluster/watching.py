@@ -18,9 +18,7 @@ FIELD_SELECTORS: Mapping[tuple[str, str], str] = {
 
 
 class ClusterWatch:
-    """Follows kinds; `on_change` rings (on the event loop) whenever `drain` would return something, or `complete` turned
-    true.
-    """
+    """Follows kinds; `on_change` rings (in the event loop) when `drain` has something or `complete` changed."""
 
     def __init__(
         self,

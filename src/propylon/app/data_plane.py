@@ -1,0 +1,205 @@
+"""Proxies and what they are told: the half of a running process that does not depend on where objects come from."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from propylon import api
+from propylon.app.acknowledgements import Acknowledgements, merge_findings, rejection_findings
+from propylon.app.controller import Controller, Node, Outcome
+from propylon.app.ports import PortGuard
+from propylon.app.report import Problem
+from propylon.envoy import names
+from propylon.graph.model import PortKey
+from propylon.proxies.process import ProcessProxies
+from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Started
+from propylon.status import PortProgrammed
+from propylon.xds import LDS, Event, Server
+
+RETRY_SECONDS = 1.0
+"""How often a port that could not be bound is tried again."""
+
+
+class DataPlane:
+    """The xDS server, the proxies, and the way back from acknowledgements to `Programmed`.
+
+    `ring` is called whenever another turn is due. All methods belong to one event loop.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        data_dir: Path,
+        *,
+        ring: Callable[[], None],
+        say: Callable[[str], None],
+        concurrency: int = 0,
+    ) -> None:
+        """Raises ProxyError if the data directory cannot be used."""
+        self.controller = controller
+        self.proxies = ProcessProxies(data_dir, on_event=self._proxy_event)
+        self.xds = Server(on_event=self._xds_event)
+        self.acknowledgements = Acknowledgements()
+        self.guard = PortGuard()
+        self.retry_at: float | None = None
+        """When (`time.monotonic`) what did not work is to be tried again."""
+        self._ring = ring
+        self._say = say
+        self._settings = ProxySettings(concurrency=concurrency)
+        self._told: set[str] = set()
+        """Nodes whose proxies spoke since the last turn."""
+        self._served: set[Node] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: dict[str, Problem] = {}
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Adopt proxies that still run, and serve xDS. Raises ProxyError."""
+        for node in await self.proxies.start():
+            self.guard.trust(node)
+            self._say(f"proxy of {node} is still running: adopted")
+        await self.xds.start([f"unix:{self.proxies.xds_socket}"])
+
+    async def retain(self) -> None:
+        """After the first publication: remove adopted proxies whose Gateways are gone."""
+        await self.proxies.retain(["/".join(node) for node in self._served])
+
+    async def stop(self) -> None:
+        """Drain and stop every proxy."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.proxies.stop(drain=True)
+        await self.xds.stop(0)
+
+    # -- events: they only ring --------------------------------------------------------------------------------------
+
+    def _xds_event(self, event: Event) -> None:
+        if self.acknowledgements.accept(event):
+            self._told.add(event.node)
+            self._ring()
+
+    def _proxy_event(self, event: ProxyEvent) -> None:
+        if isinstance(event, Started):
+            self.acknowledgements.restarted(event.node)
+            self._told.add(event.node)
+        elif isinstance(event, Exited) and not event.expected:
+            self._say(f"proxy of {event.node} ended (pid {event.pid})")
+        elif isinstance(event, BackingOff):
+            self._say(f"proxy of {event.node} starts again in {event.seconds:.1f} s: {event.reason}")
+        self._ring()
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def retry_is_due(self) -> bool:
+        """Whether what did not work is to be tried again now; asking takes the note away."""
+        if self.retry_at is None or time.monotonic() < self.retry_at:
+            return False
+        self.retry_at = None
+        return True
+
+    def publish(self, outcome: Outcome, *, retry: bool) -> None:
+        """Hand changed resources to the xDS server, start proxies of new Gateways, stop those of Gateways gone."""
+        graph = self.controller.graph
+        wanted = (
+            {key for key, gateway in graph.gateways.items() if gateway.accepted} if outcome.gateways else self._served
+        )
+        for node in wanted - self._served:
+            outcome.resources.setdefault(node, {})
+        held = self.guard.review(graph.ports, outcome.resources, retry=retry)
+        for node, port_names in held.released.items():
+            for name in port_names:
+                resource = self.controller.resource(node, (LDS, name))
+                if resource is not None:
+                    outcome.resources.setdefault(node, {})[LDS, name] = resource.body
+        for node, changes in outcome.resources.items():
+            if node in wanted:
+                sent = {name: body for name, body in changes.items() if not self.guard.holds(node, name)}
+                self.xds.update("/".join(node), sent, complete=True)
+                self._told.add("/".join(node))
+        for node in sorted(self._served - wanted):
+            self._withdraw(node)
+        # In the background: a successor of the same name waits there until its predecessor is drained.
+        for node in sorted(wanted - self._served):
+            self._in_background(self._start_proxy("/".join(node)))
+        self._served = wanted
+        if retry:
+            for name in self.acknowledgements.nodes_with_rejections:
+                self.xds.retry(name)
+        if self.guard.waiting:
+            self._retry_later()
+
+    def _withdraw(self, node: Node) -> None:
+        name = "/".join(node)
+        self.xds.forget(name)
+        self.acknowledgements.forget(name)
+        self.guard.forget(node)
+        self._failures.pop(name, None)
+        self._in_background(self.proxies.remove(name))
+
+    async def _start_proxy(self, node: str) -> None:
+        self._failures.pop(node, None)
+        try:
+            await self.proxies.ensure(node, self._settings)
+        except (ProxyError, ValueError, OSError) as error:
+            message = f"no proxy can be started: {error}"
+            self._failures[node] = Problem("error", "", 0, 0, f"Gateway {node}", "", message)
+            self._ring()
+
+    def _in_background(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- back --------------------------------------------------------------------------------------------------------
+
+    def note_acknowledgements(self, outcome: Outcome) -> None:
+        """Bring what proxies said into the engine: it becomes `Programmed` with the next commit."""
+        controller = self.controller
+        nodes = {*self._told, *("/".join(node) for node in (*outcome.resources, *outcome.gateways))}
+        self._told = set()
+        if not nodes:
+            return
+        for name in nodes:
+            self.acknowledgements.drop_outdated(name, self.xds.desired(name))
+        for key in [key for key in controller.programmed if key not in controller.graph.ports]:
+            controller.programmed.remove(key)
+        for key in controller.graph.ports:
+            if "/".join(key.gateway) in nodes:
+                controller.programmed.set(key, self._port_state(key))
+        self._note_rejections()
+
+    def _port_state(self, key: PortKey) -> PortProgrammed:
+        if (obstacle := self.guard.obstacle(key)) is not None:
+            return PortProgrammed(state="Rejected", message=obstacle)
+        name = names.listener(key)
+        resource = self.controller.resource(key.gateway, (LDS, name))
+        return self.acknowledgements.port_state("/".join(key.gateway), name, resource.body if resource else None)
+
+    def _note_rejections(self) -> None:
+        several = []
+        for name in self.acknowledgements.nodes_with_rejections:
+            node = api.ObjectKey(*name.split("/", 1))
+            refused = self.acknowledgements.rejected(name)
+            origins = {r: found.origins for r in refused if (found := self.controller.resource(node, r)) is not None}
+            several.append(rejection_findings(refused, origins))
+            if any(type_url == LDS for type_url, _ in refused):
+                self._retry_later()
+        self.controller.rejections.replace(merge_findings(several))
+
+    def _retry_later(self) -> None:
+        if self.retry_at is None:
+            self.retry_at = time.monotonic() + RETRY_SECONDS
+
+    def problems(self, locate: Callable[[api.ObjectRef, str], tuple[str, int, int]]) -> Iterable[Problem]:
+        """Ports that are held back, and proxies that cannot be started."""
+        yield from self.guard.problems(self.controller.graph.ports, locate)
+        yield from self._failures.values()
+
+    @property
+    def pending(self) -> bool:
+        """Whether any port waits for its proxy."""
+        programmed = self.controller.programmed
+        return any((s := programmed.get(k)) is None or s.state == "Pending" for k in self.controller.graph.ports)

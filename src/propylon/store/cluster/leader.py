@@ -1,0 +1,186 @@
+"""Which replica writes: a Lease that one holds, renews, and loses if it stops renewing.
+
+Every replica watches, computes and serves its proxies; only the holder writes to the cluster. Times are those of
+Kubernetes' own components (https://kubernetes.io/docs/concepts/architecture/leases/): a lease lasts 15 s, a holder that
+could not renew for 10 s steps down by itself, and everybody looks every 2 s. Ages are measured by the local clock from
+when a change was seen: clocks of different machines are never compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from propylon.store.cluster.client import ApiError, Client, Unreachable
+
+log = logging.getLogger("propylon.store.cluster")
+
+LEASE_SECONDS = 15
+RENEW_SECONDS = 10.0
+RETRY_SECONDS = 2.0
+
+
+class Times(NamedTuple):
+    """Seconds; see above."""
+
+    lease: int = LEASE_SECONDS
+    renew: float = RENEW_SECONDS
+    retry: float = RETRY_SECONDS
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """The spec of a Lease."""
+
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    metadata: dict[str, Any]
+    spec: Spec = Spec()
+
+
+def plan_spec(current: Spec | None, age: float, identity: str, now: str, lease_seconds: int) -> Spec | None:
+    """The spec to write in order to hold the lease; None while somebody else does.
+
+    `age` is how many seconds ago the current spec was first seen, `now` the time to put in.
+    """
+    held_by_other = current is not None and current.holder_identity not in (None, "", identity)
+    if current is not None and held_by_other and age < (current.lease_duration_seconds or lease_seconds):
+        return None
+    ours = current is not None and current.holder_identity == identity
+    transitions = (current.lease_transitions or 0) if current is not None else 0
+    return Spec(
+        holder_identity=identity,
+        lease_duration_seconds=lease_seconds,
+        acquire_time=current.acquire_time if ours and current is not None else now,
+        renew_time=now,
+        lease_transitions=transitions if ours or current is None else transitions + 1,
+    )
+
+
+class LeaderElection:
+    """Takes part in the election for one Lease; `on_change` is called (on the event loop) with True and False."""
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        name: str,
+        on_change: Callable[[bool], None],
+        *,
+        identity: str | None = None,
+        times: Times | None = None,
+    ) -> None:
+        self.identity = identity or f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+        self._client = client
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._namespace = namespace
+        self._name = name
+        self._on_change = on_change
+        self._times = times or Times()
+        self._seen: Spec | None = None
+        self._seen_at = 0.0
+        self._renewed_at = 0.0
+        self._said = ""
+        self.leading = False
+
+    async def run(self) -> None:
+        """Take part until cancelled; whoever leads then gives the lease back at once."""
+        try:
+            while True:
+                await self._round()
+                await asyncio.sleep(self._times.retry)
+        finally:
+            if self.leading:
+                self._lead(False)
+                await self._release()
+
+    async def _round(self) -> None:
+        started = time.monotonic()
+        try:
+            # A call that hangs must not outlive our right to write.
+            held = await asyncio.wait_for(self._try(), self._times.renew)
+        except (ApiError, Unreachable, msgspec.DecodeError, TimeoutError) as error:
+            self._say(f"the lease {self._namespace}/{self._name} cannot be read or written: {error}")
+            if self.leading and time.monotonic() - self._renewed_at >= self._times.renew:
+                self._lead(False)
+            return
+        self._said = ""
+        if held:
+            self._renewed_at = started
+        if held != self.leading:
+            self._lead(held)
+
+    async def _try(self) -> bool:
+        """Read, and take or renew if possible. Whether we hold it."""
+        try:
+            raw = await self._client.request("GET", f"{self._collection}/{self._name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return await self._put("POST", self._collection, None, {"name": self._name, "namespace": self._namespace})
+        lease = msgspec.json.decode(raw, type=_Lease)
+        if lease.spec != self._seen:
+            self._seen, self._seen_at = lease.spec, time.monotonic()
+        kept = {key: lease.metadata[key] for key in ("name", "namespace", "resourceVersion")}
+        return await self._put("PUT", f"{self._collection}/{self._name}", lease.spec, kept)
+
+    async def _put(self, method: str, path: str, current: Spec | None, metadata: dict[str, Any]) -> bool:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = plan_spec(current, time.monotonic() - self._seen_at, self.identity, now, self._times.lease)
+        if spec is None:
+            return False
+        try:
+            await self._client.request(method, path, body=_encode(metadata, spec))
+        except ApiError as error:
+            if error.status == 409:  # another one was quicker
+                return False
+            raise
+        self._seen, self._seen_at = spec, time.monotonic()
+        return True
+
+    async def _release(self) -> None:
+        """Let the next one in without waiting for the lease to run out. Best effort: we are on our way out."""
+        try:
+            raw = await self._client.request("GET", f"{self._collection}/{self._name}", seconds=2)
+            lease = msgspec.json.decode(raw, type=_Lease)
+            if lease.spec.holder_identity == self.identity:
+                kept = {key: lease.metadata[key] for key in ("name", "namespace", "resourceVersion")}
+                spec = msgspec.structs.replace(lease.spec, holder_identity="", lease_duration_seconds=1)
+                await self._client.request(
+                    "PUT", f"{self._collection}/{self._name}", body=_encode(kept, spec), seconds=2
+                )
+        except (ApiError, Unreachable, msgspec.DecodeError) as error:
+            log.warning("the lease was not given back: %s", error)
+
+    def _lead(self, leading: bool) -> None:
+        self.leading = leading
+        if leading:
+            log.info("leading: %s", self.identity)
+        else:
+            log.warning("no longer leading: %s", self.identity)
+        self._on_change(leading)
+
+    def _say(self, message: str) -> None:
+        if message != self._said:
+            self._said = message
+            log.warning("%s", message)
+
+
+def _encode(metadata: dict[str, Any], spec: Spec) -> bytes:
+    return msgspec.json.encode(
+        {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+    )

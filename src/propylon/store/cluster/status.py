@@ -1,0 +1,256 @@
+"""Statuses written to the API server: optimistic, several at once, and only where something is to change.
+
+What is written is computed from the object as it was last seen, and refused by the server (409) if that is outdated;
+then it is read and computed again. So nobody's entries are lost, whoever else writes to the same status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from propylon.api.kinds import by_kind
+from propylon.api.meta import ObjectRef
+from propylon.store.cluster.client import ApiError, Client, Unreachable
+from propylon.store.cluster.discovery import ResourcePath
+from propylon.store.cluster.pauses import Pauses
+
+log = logging.getLogger("propylon.store.cluster")
+
+MergeStatus = Callable[[Mapping[str, Any], Any, str], Mapping[str, Any] | None]
+"""(object: its apiVersion, kind, metadata and status; what is desired, None if nothing; time) -> the new status."""
+
+WORKERS = 8
+"""Writes under way at once."""
+FORBIDDEN_SECONDS = 30.0
+"""How long a write that is not allowed waits for somebody to allow it."""
+
+
+class _Standing(msgspec.Struct, frozen=True):
+    """What is kept of an object: enough to compute and guard the next status."""
+
+    metadata: dict[str, Any]
+    status: dict[str, Any]
+
+
+class _Parts(msgspec.Struct, frozen=True):
+    metadata: dict[str, Any]
+    status: dict[str, Any] | None = None
+
+
+_decode_parts = msgspec.json.Decoder(_Parts).decode
+_KEPT = ("name", "namespace", "uid", "generation", "resourceVersion")
+
+
+class StatusWriter:
+    """Brings objects to their desired status. All methods belong to one event loop; only `run` does I/O."""
+
+    def __init__(
+        self,
+        client: Client,
+        path_of: Callable[[ObjectRef], ResourcePath | None],
+        merge: MergeStatus,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client = client
+        self._path_of = path_of
+        self._merge = merge
+        self._now = now
+        self._desired: dict[ObjectRef, Any] = {}
+        self._standing: dict[ObjectRef, _Standing] = {}
+        self._accepted: dict[ObjectRef, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        """What was sent last, and what the server made of it: defaults it fills in are no reason to write again."""
+        self._queue: dict[ObjectRef, None] = {}
+        self._writing: set[ObjectRef] = set()
+        self._not_before: dict[ObjectRef, float] = {}
+        self._pauses: dict[ObjectRef, Pauses] = {}
+        self._bell = asyncio.Event()
+        self._enabled = False
+        self.written = 0
+        """Writes that the server accepted."""
+
+    # -- what is wanted and what is there ----------------------------------------------------------------------------
+
+    def want(self, ref: ObjectRef, desired: Any) -> None:
+        """Have the object bear this status, or with None nothing of ours. The latest word counts."""
+        if desired is None and ref not in self._standing:
+            return
+        self._desired[ref] = desired
+        self._enqueue(ref)
+
+    def seen(self, ref: ObjectRef, raw: bytes) -> None:
+        """The object as a watch brought it; empty if it is gone. Repairs what somebody else made of our entries."""
+        if not raw:
+            self._forget(ref)
+            return
+        standing = _read(raw)
+        before = self._standing.get(ref)
+        if before is None or _is_newer(standing, before):
+            self._standing[ref] = standing
+        if ref in self._desired:
+            self._enqueue(ref)
+
+    def enable(self, enabled: bool) -> None:
+        """Whether to write: only the leader does. Who becomes it looks at every object."""
+        if enabled and not self._enabled:
+            self._queue.update(dict.fromkeys(self._desired))
+        self._enabled = enabled
+        self._bell.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be written (or not ours to write)."""
+        return not self._enabled or not (self._queue or self._writing)
+
+    def _forget(self, ref: ObjectRef) -> None:
+        self._standing.pop(ref, None)
+        self._desired.pop(ref, None)
+        self._accepted.pop(ref, None)
+        self._queue.pop(ref, None)
+        self._not_before.pop(ref, None)
+        self._pauses.pop(ref, None)
+
+    def _enqueue(self, ref: ObjectRef) -> None:
+        if self._enabled:
+            self._queue[ref] = None
+            self._bell.set()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write until cancelled; what is under way is finished first come, first served."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._bell.clear()
+                wait = self._start_due(group)
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._bell.wait()
+                except TimeoutError:
+                    continue
+
+    def _start_due(self, group: asyncio.TaskGroup) -> float | None:
+        """Start what may be started; seconds until the next one that has to wait for its time."""
+        now = time.monotonic()
+        wait: float | None = None
+        for ref in list(self._queue) if self._enabled else ():
+            if len(self._writing) >= WORKERS:
+                return None  # the end of a write rings
+            if ref in self._writing:
+                continue
+            due = self._not_before.get(ref, 0.0) - now
+            if due > 0:
+                wait = due if wait is None else min(wait, due)
+                continue
+            del self._queue[ref]
+            if self._plan(ref) is None:
+                continue
+            self._writing.add(ref)
+            group.create_task(self._write(ref), name=f"status {ref}")
+        return wait
+
+    def _plan(self, ref: ObjectRef) -> Mapping[str, Any] | None:
+        """The status to write; None if the object has it, or is not known (then a watch will ring)."""
+        standing, info = self._standing.get(ref), by_kind(ref.group, ref.kind)
+        if standing is None or info is None or ref not in self._desired:
+            return None
+        document = {
+            "apiVersion": info.api_version,
+            "kind": ref.kind,
+            "metadata": standing.metadata,
+            "status": standing.status,
+        }
+        merged = self._merge(document, self._desired[ref], self._now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+        if merged is None or merged == standing.status or self._accepted.get(ref) == (merged, standing.status):
+            return None
+        return merged
+
+    async def _write(self, ref: ObjectRef) -> None:
+        """Write until the object has what is desired, or refuse for a while."""
+        try:
+            while self._enabled and (status := self._plan(ref)) is not None:
+                path = self._path_of(ref)
+                if path is None:
+                    break
+                try:
+                    await self._patch(ref, path, status)
+                except ApiError as error:
+                    if error.status != 409:
+                        raise
+                    if await self._read_again(ref, path):
+                        break
+            self._pauses.pop(ref, None)
+            self._not_before.pop(ref, None)
+        except (ApiError, Unreachable) as error:
+            self._failed(ref, error)
+        finally:
+            self._writing.discard(ref)
+            self._bell.set()
+
+    async def _patch(self, ref: ObjectRef, path: ResourcePath, status: Mapping[str, Any]) -> None:
+        version = self._standing[ref].metadata["resourceVersion"]
+        # "replace" of the version is what makes the server compare it: a "test" that fails is a 422 like any other.
+        operations = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        answer = await self._client.request(
+            "PATCH",
+            f"{path.object(ref.namespace, ref.name)}/status",
+            body=msgspec.json.encode(operations),
+            content_type="application/json-patch+json",
+        )
+        self.written += 1
+        self._learn(ref, answer)
+        if ref in self._standing:
+            self._accepted[ref] = (status, self._standing[ref].status)
+
+    async def _read_again(self, ref: ObjectRef, path: ResourcePath) -> bool:
+        """Whether the object is another one, or its spec is: then what is desired is about to change as well."""
+        before = self._standing.get(ref)
+        self._learn(ref, await self._client.request("GET", path.object(ref.namespace, ref.name)))
+        after = self._standing.get(ref)
+        if before is None or after is None:
+            return True
+        return any(before.metadata.get(key) != after.metadata.get(key) for key in ("uid", "generation"))
+
+    def _learn(self, ref: ObjectRef, raw: bytes) -> None:
+        """Take in an answer, unless the object went away meanwhile."""
+        if ref in self._standing:
+            self._standing[ref] = _read(raw)
+
+    def _failed(self, ref: ObjectRef, error: ApiError | Unreachable) -> None:
+        if isinstance(error, ApiError) and error.status == 404:
+            return
+        pause = self._pauses.setdefault(ref, Pauses()).next(error.retry_after if isinstance(error, ApiError) else None)
+        if isinstance(error, ApiError) and error.status in {401, 403, 422}:
+            pause = FORBIDDEN_SECONDS
+            log.error("the status of %s cannot be written: %s", ref, error)
+        else:
+            log.warning("the status of %s is written later: %s", ref, error)
+        if ref in self._desired:
+            self._not_before[ref] = time.monotonic() + pause
+            self._queue[ref] = None
+
+
+def _read(raw: bytes) -> _Standing:
+    parts = _decode_parts(raw)
+    metadata = {key: parts.metadata[key] for key in _KEPT if key in parts.metadata}
+    return _Standing(metadata, parts.status or {})
+
+
+def _is_newer(one: _Standing, other: _Standing) -> bool:
+    """A watch may lag behind our own writes. Versions of one kind can be compared as numbers (KEP-5504)."""
+    if one.metadata.get("uid") != other.metadata.get("uid"):
+        return True
+    try:
+        return int(one.metadata["resourceVersion"]) >= int(other.metadata["resourceVersion"])
+    except (KeyError, ValueError):
+        return True
