@@ -84,10 +84,7 @@ def build_listener_sets(tables: Tables) -> Collection[api.ObjectKey, Candidates]
         if not namespace_allowed(
             look, tables.sources, allowed.from_, allowed.selector, gateway_key.namespace, key.namespace
         ):
-            message = (
-                f"Gateway {gateway_key} lets in ListenerSets from {allowed.from_.lower()} namespaces "
-                f"(spec.allowedListeners), not from {key.namespace}"
-            )
+            message = _not_allowed(gateway_key, allowed.from_, key.namespace)
             finding = Finding("Accepted", "NotAllowed", message, "spec.parentRef")
             return Candidates(ListenerSetNode(key, gateway_key, generation, False, (finding,)), created, ())
         holder = Holder(gateway_key, "ListenerSet", key, listener_set.metadata.annotations)
@@ -99,6 +96,14 @@ def build_listener_sets(tables: Tables) -> Collection[api.ObjectKey, Candidates]
         return Candidates(ListenerSetNode(key, gateway_key, generation, True), created, listeners)
 
     return tables.engine.derive("listener sets", tables.sources.listener_sets, judge)
+
+
+def _not_allowed(gateway: api.ObjectKey, from_: str, namespace: str) -> str:
+    lets_in = {
+        "Same": "ListenerSets of its own namespace only",
+        "Selector": "ListenerSets of namespaces with certain labels only",
+    }.get(from_, "no ListenerSets")
+    return f"Gateway {gateway} lets in {lets_in} (spec.allowedListeners), and this one is in {namespace}"
 
 
 def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) -> Collection[api.ObjectKey, Gateway]:

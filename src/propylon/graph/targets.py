@@ -60,7 +60,9 @@ class Resolver(NamedTuple):
             return Finding(condition, reason, message, field)
         protocol = spoken(self.speaks, found)
         if protocol is None:
-            message = f"{name} port {found.key.port} speaks {found.protocol}, not what a {self.speaks} needs"
+            message = (
+                f"{name} port {found.key.port} speaks {found.protocol}, which a route of kind {self.speaks} cannot use"
+            )
             return Finding("ResolvedRefs", "UnsupportedProtocol", message, field)
         return ClusterKey(found.key, protocol)
 

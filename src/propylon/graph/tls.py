@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from propylon import api
@@ -29,12 +30,12 @@ def key_pair_problem(chain: bytes, private_key: bytes) -> str | None:
     """Say what is wrong with a certificate chain and its key (both PEM); None if nothing is."""
     try:
         certificates = x509.load_pem_x509_certificates(chain)
-    except ValueError as error:
-        return f"tls.crt holds no valid PEM certificate ({error})"
+    except ValueError:
+        return "tls.crt holds no valid PEM certificate"
     try:
         key = load_pem_private_key(private_key, None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError) as error:
-        return f"tls.key holds no valid PEM private key ({error})"
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return "tls.key holds no usable PEM private key (encrypted keys are not supported)"
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if certificates[0].public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
         return "tls.key does not belong to the certificate in tls.crt"
@@ -48,8 +49,8 @@ def bundle_problem(pem: str) -> str | None:
         return "is empty"
     try:
         x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as error:
-        return f"holds no valid PEM certificate ({error})"
+    except ValueError:
+        return "holds no valid PEM certificate"
     return None
 
 

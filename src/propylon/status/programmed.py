@@ -51,7 +51,8 @@ def listener_programmed(
     if conflict is not None:
         return Judgement("False", conflict.reason, conflict.message)
     if not listener.servable:
-        causes = [f.message for f in listener.findings if f.condition in {"Accepted", "ResolvedRefs"}]
+        refused = [f.message for f in listener.findings if f.condition == "Accepted"]
+        causes = refused or [f.message for f in listener.findings if f.condition == "ResolvedRefs"]
         return Judgement("False", "Invalid", "; ".join(causes) or "it cannot be served")
     if obstacle is not None:
         return obstacle
