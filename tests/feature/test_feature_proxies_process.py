@@ -19,10 +19,12 @@ import grpc
 import grpc.aio
 import pytest
 from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
+from propylon.proxies import log
 from propylon.proxies.backoff import BackoffPolicy
 from propylon.proxies.handle import find_processes
 from propylon.proxies.process import ProcessProxies, embedded_envoy
@@ -36,6 +38,7 @@ from propylon.proxies.settings import (
     ProxyError,
     ProxyEvent,
     ProxySettings,
+    Refused,
     Started,
 )
 
@@ -52,8 +55,10 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def listener(port: int, body: str = "hello", upstream: int | None = None) -> bytes:
+def listener(port: int, body: str = "hello", upstream: int | None = None, *, access_log: bool = False) -> bytes:
     manager = hcm_pb2.HttpConnectionManager(stat_prefix="test")
+    if access_log:
+        manager.access_log.add(name="stdout").typed_config.Pack(stream_pb2.StdoutAccessLog())
     host = manager.route_config.virtual_hosts.add(name="all", domains=["*"])
     route = host.routes.add()
     route.match.prefix = "/"
@@ -406,6 +411,58 @@ def test_changes_in_quick_succession_end_with_the_last_one_and_lose_no_request(d
             assert set(answers) == {"hello"}
             assert proxies.states()[NODE].epoch == find_processes(data.resolve())[0].epoch >= 2
             assert not any(isinstance(event, BackingOff) for event in events)
+
+    asyncio.run(scenario())
+
+
+def test_settings_that_envoy_refuses_leave_the_running_proxy_alone(data: Path) -> None:
+    async def scenario() -> None:
+        port, events = free_port(), list[ProxyEvent]()
+        async with running(data, port, events) as proxies:
+            await proxies.ensure(NODE, SETTINGS)
+            await until(lambda: proxies.ready(NODE))
+            pid = proxies.states()[NODE].pid
+            broken = ProxySettings(concurrency=1, static_resources={"clusters": [{"name": "x", "type": "NONSENSE"}]})
+            await proxies.ensure(NODE, broken)
+            await until(lambda: any(isinstance(event, Refused) for event in events))
+            assert "NONSENSE" in proxies.states()[NODE].reason
+            assert proxies.states()[NODE].pid == pid
+            assert await get(port) == "hello"
+            # And it is still watched, and takes the next settings.
+            await proxies.ensure(NODE, ProxySettings(concurrency=1, drain_seconds=1.0, max_connections=999))
+            await until(lambda: proxies.states()[NODE].epoch == 1)
+            assert proxies.states()[NODE].reason == ""
+
+    asyncio.run(scenario())
+
+
+def test_the_log_holds_the_access_log_and_survives_rotation(data: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        proxies = ProcessProxies(data)
+        await proxies.start()
+        server = await ControlPlane(listener(port, access_log=True)).serve(proxies.xds_socket)
+        try:
+            await proxies.ensure(NODE, SETTINGS)
+            await until(lambda: proxies.ready(NODE))
+
+            async def told(count: int) -> bool:
+                # Envoy writes its access log every ten seconds, or when told to.
+                await proxies.admin(NODE, "POST", "/reopen_logs")
+                return (
+                    len([line async for line in proxies.read_log(NODE, tail=10) if '"GET / HTTP/1.1" 200' in line])
+                    == count
+                )
+
+            await get(port)
+            await until(lambda: told(1))
+            assert log.rotate(proxies.log_path(NODE), largest=0)
+            await get(port)
+            await until(lambda: told(2))
+            assert proxies.log_path(NODE).read_bytes().count(b"GET /") == 1
+        finally:
+            await proxies.stop(drain=False)
+            await server.stop(None)
 
     asyncio.run(scenario())
 

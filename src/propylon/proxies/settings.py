@@ -88,7 +88,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     retry_in: float | None = None
     """Seconds the current back-off was set to."""
     reason: str = ""
-    """Why it backs off, for people."""
+    """Why it backs off, or why its last settings were refused, for people."""
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -115,6 +115,13 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     expected: bool
 
 
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """Envoy does not accept what it was to run with; the running process was left as it is."""
+
+    node: str
+    reason: str
+
+
 class BackingOff(msgspec.Struct, frozen=True, tag=True):
     """The next start waits for `seconds`."""
 
@@ -130,4 +137,4 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     connections: int
 
 
-ProxyEvent = Started | Adopted | Exited | BackingOff | Drained
+ProxyEvent = Started | Adopted | Exited | Refused | BackingOff | Drained

@@ -29,6 +29,7 @@ from propylon.proxies.settings import (
     ProxyEvent,
     ProxySettings,
     ProxyState,
+    Refused,
     Started,
     default_concurrency,
 )
@@ -92,6 +93,7 @@ class Supervisor:
         self._process: ProcessHandle | None = None
         self._predecessors: list[ProcessHandle] = []
         self._fingerprint = ""
+        self._refused = ""
         self._base_id: int | None = None
         self._epoch = 0
         self._adopted = False
@@ -148,7 +150,7 @@ class Supervisor:
         if self._plan is not None and self._plan.fingerprint == plan.fingerprint:
             return
         self._plan = plan
-        self._failures = 0
+        self._failures, self._refused, self._reason = 0, "", ""
         self._changed.set()
         self._begin()
 
@@ -196,7 +198,7 @@ class Supervisor:
             plan = self._plan
             if self._process is None and plan is not None:
                 await self._launch(plan)
-            elif plan is not None and self._fingerprint != plan.fingerprint:
+            elif plan is not None and plan.fingerprint not in (self._fingerprint, self._refused):
                 await self._replace(plan)
             if self._process is not None:
                 await self._watch(self._process)
@@ -241,14 +243,11 @@ class Supervisor:
             identity = ()
         else:
             identity = ("--use-dynamic-base-id", "--base-id-path", str(self.files.base_id))
-        bootstrap = self.files.bootstrap(plan.fingerprint)
         try:
             self.files.create()
             if not epoch:
                 self.files.base_id.unlink(missing_ok=True)
-            temporary = bootstrap.with_suffix(".new")
-            temporary.write_bytes(plan.bootstrap)
-            temporary.replace(bootstrap)
+            bootstrap = self._write_bootstrap(plan)
             for other in self.files.directory.glob("bootstrap-*.json"):
                 if other != bootstrap:
                     other.unlink()
@@ -277,10 +276,17 @@ class Supervisor:
             await _first(running.wait(), *(each.wait() for each in draining))
             self._changed.set()
             return
+        if refusal := await self._validate(plan):
+            self._refused, self._reason = plan.fingerprint, refusal
+            self._emit(Refused(self.files.node, refusal))
+            return
         if await self._can_hot_restart(plan):
             self._predecessors.clear()
             await self._launch(plan, self._epoch + 1)
-            if self._process is not running:
+            if self._process is running:  # no successor, and the back-off is over
+                self._phase = Phase.RUNNING
+                self._changed.set()
+            else:
                 self._predecessors.append(running)
             return
         self._phase = Phase.DRAINING
@@ -291,6 +297,31 @@ class Supervisor:
         self._process = None
         self.files.forget_sockets()
         await self._launch(plan)
+
+    def _write_bootstrap(self, plan: LaunchPlan) -> Path:
+        """Its path. Raises OSError."""
+        bootstrap = self.files.bootstrap(plan.fingerprint)
+        temporary = bootstrap.with_suffix(".new")
+        temporary.write_bytes(plan.bootstrap)
+        temporary.replace(bootstrap)
+        return bootstrap
+
+    async def _validate(self, plan: LaunchPlan) -> str:
+        """What Envoy has against the plan, "" if nothing: a process that serves is not given up for one that cannot."""
+        try:
+            validation = await asyncio.create_subprocess_exec(
+                *(self.envoy, "--mode", "validate", "-c", self._write_bootstrap(plan), "--log-level", "error"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            _, complaint = await validation.communicate()
+        except OSError as error:
+            return f"Envoy cannot be started: {error}"
+        if validation.returncode == 0:
+            return ""
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        return f"Envoy refuses its bootstrap: {lines[-1] if lines else f'exit code {validation.returncode}'}"
 
     async def _can_hot_restart(self, plan: LaunchPlan) -> bool:
         """Whether the running process is up and will talk to a successor."""
