@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.backends import Backend
 from support.instance import Instance, eventually
 from support.manifests import GATEWAY, OFFSET, route, service, to, write
@@ -19,7 +20,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Instance, 
     directory = tmp_path_factory.mktemp("bad-input")
     with Backend("a") as a:
         manifests = write(
-            directory / "manifests", gateway=GATEWAY, services=service("a"), good=route("good", "good.example.com", to("a"))
+            directory / "manifests",
+            gateway=GATEWAY,
+            services=service("a"),
+            good=route("good", "good.example.com", to("a")),
         )
         with Instance(
             directory, str(manifests), "--port-offset", str(OFFSET), "--backend", f"default/a={a.address}"
@@ -57,7 +61,7 @@ def complaint(instance: Instance, file: str, words: str, *, severity: str = "err
 def test_malformed_yaml(world: tuple[Instance, Path]) -> None:
     instance, manifests = world
     write(manifests, bad="apiVersion: v1\nkind: Service\nmetadata: {name: x\n")
-    entry = complaint(instance, "bad.yaml", "YAML")
+    entry = complaint(instance, "bad.yaml", "cannot be read")
     assert entry["line"] >= 3
     assert f"bad.yaml:{entry['line']}" in instance.output()
 
@@ -74,7 +78,9 @@ def test_wrong_type(world: tuple[Instance, Path]) -> None:
 
 def test_unknown_kind_is_kept_and_unknown_field_is_named(world: tuple[Instance, Path]) -> None:
     instance, manifests = world
-    sealed = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: s}\nspec: {encryptedData: {a: b}}\n"
+    sealed = (
+        "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: s}\nspec: {encryptedData: {a: b}}\n"
+    )
     write(manifests, bad=sealed + "---\n" + service("b").replace("ports:", "port: 1, ports:"))
     entry = complaint(instance, "bad.yaml", "port ports", severity="warning")
     assert entry["field"] == "spec.port"
@@ -117,7 +123,7 @@ def test_missing_gateway_and_listener(world: tuple[Instance, Path]) -> None:
     write(manifests, bad=route("lost", "l.example.com", to("a"), gateway="webb"))
     assert "default/web" in complaint(instance, "bad.yaml", "webb")["message"]
     write(manifests, bad=route("lost", "l.example.com", to("a"), section="htp"))
-    assert "http" in complaint(instance, "bad.yaml", "NoMatchingParent")["message"]
+    assert "http" in complaint(instance, "bad.yaml", "NoMatchingParent htp")["message"]
 
 
 def test_unusable_certificate_leaves_other_listeners(world: tuple[Instance, Path]) -> None:
@@ -174,7 +180,7 @@ def test_broken_file_keeps_its_last_good_objects(world: tuple[Instance, Path]) -
     client = instance.client("default/web", "http")
     eventually(lambda: client.get("kept.example.com").status_code == 200, "served")
     (manifests / "bad.yaml").write_text("kind: [", encoding="utf-8")
-    complaint(instance, "bad.yaml", "YAML")
+    complaint(instance, "bad.yaml", "cannot be read")
     assert client.get("kept.example.com").status_code == 200
     (manifests / "bad.yaml").unlink()
     eventually(lambda: client.get("kept.example.com").status_code == 404, "pruned with its file")

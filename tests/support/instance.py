@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 import httpx
 
+from propylon.app.control import NotRunningError, call
+from propylon.app.run import control_socket
+
 T = TypeVar("T")
 COMMAND = [sys.executable, "-m", "propylon"]
 
@@ -26,7 +29,16 @@ def eventually(probe: Callable[[], T], what: str, seconds: float = 20.0) -> T:
             if found:
                 return found
             last = found
-        except (AssertionError, OSError, KeyError, IndexError, StopIteration, ValueError, httpx.HTTPError) as error:
+        except (
+            AssertionError,
+            OSError,
+            KeyError,
+            IndexError,
+            StopIteration,
+            ValueError,
+            NotRunningError,
+            httpx.HTTPError,
+        ) as error:
             last = error
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {what}; last: {last!r}")
@@ -101,8 +113,8 @@ class Instance:
         return report
 
     def status(self) -> dict[str, Any]:
-        done = self.run("status", "-o", "json", check=True)
-        report: dict[str, Any] = json.loads(done.stdout)
+        """What `propylon status -o json` prints, asked for without starting a program each time."""
+        report: dict[str, Any] = call(control_socket(self.data_dir), "status")["report"]
         return report
 
     def place(self, gateway: str, listener: str) -> tuple[str, int]:

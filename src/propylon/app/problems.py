@@ -75,7 +75,7 @@ class Problems:
 
     def _of_finding(self, ref: api.ObjectRef, finding: Finding) -> Problem:
         file, line, column = self._locate(ref, finding.field)
-        severity = "warning" if finding.condition == "Warning" or finding.status == "True" else "error"
+        severity = "warning" if _is_warning(finding) else "error"
         name = f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
         return Problem(
             severity=severity,
@@ -87,3 +87,8 @@ class Problems:
             message=f"{finding.reason}: {finding.message}",
             remedy=REMEDIES.get(finding.reason, ""),
         )
+
+
+def _is_warning(finding: Finding) -> bool:
+    """PartiallyInvalid is True when something is wrong: part of the route is not served."""
+    return finding.condition != "PartiallyInvalid" and (finding.condition == "Warning" or finding.status == "True")
