@@ -77,7 +77,8 @@ def _sparse(value: Any) -> Any:
 
 
 def _target_port_is_port(port: dict[str, Any]) -> None:
-    if port.get("targetPort") in (None, "", 0) and "port" in port:
+    target = port.get("targetPort")
+    if "port" in port and not isinstance(target, bool) and target in (None, "", 0):
         port["targetPort"] = port["port"]
 
 

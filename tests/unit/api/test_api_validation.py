@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from api_rule_cases import DELETE, VALID, changed
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from propylon import api
 
@@ -335,3 +337,37 @@ def test_validation_changes_nothing() -> None:
     before = copy.deepcopy(document)
     api.validate(document)
     assert document == before
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), below, max_size=3),
+    max_leaves=5,
+)
+
+
+def _plain(key: Any) -> bool:
+    return isinstance(key, str) and key.isascii() and key.isalpha() and key not in ("apiVersion", "kind")
+
+
+def paths(value: Any, path: str = "") -> list[str]:
+    items: Any = []
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}", item) for key, item in value.items() if _plain(key)]
+    if isinstance(value, list):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    return [*(name.removeprefix(".") for name, _ in items), *(p for name, item in items for p in paths(item, name))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_nothing_that_can_be_written_breaks_us(data: st.DataObject) -> None:
+    document = data.draw(st.sampled_from([*VALID.values(), SERVICE, TLS_SECRET, SLICE]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        document = changed(document, data.draw(st.sampled_from(paths(document))), data.draw(ANYTHING))
+    findings = api.validate(document)
+    assert findings == api.validate(api.apply_defaults(document))
+    try:
+        api.decode(document)
+    except api.DecodeError:
+        assert any(finding.severity == "error" for finding in findings)

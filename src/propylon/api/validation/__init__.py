@@ -45,7 +45,7 @@ def validate(
     check_metadata(metadata, info, walk.add)
     if isinstance(metadata, Mapping):
         for key in (key for key in metadata if key not in _METADATA.fields):
-            walk.unknown_field(_METADATA, str(key), metadata[key], "metadata")
+            walk.unknown_field(_METADATA, key, metadata[key], "metadata")
     if info is None or not isinstance(api_version, str):
         return tuple(walk.findings)
     version = api_version.rpartition("/")[2]

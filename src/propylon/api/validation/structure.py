@@ -71,7 +71,7 @@ class Walk:
         for key, item in value.items():
             field = spec.fields.get(key)
             if field is None:
-                self.unknown_field(spec, str(key), item, path)
+                self.unknown_field(spec, key, item, path)
                 continue
             where = f"{path}.{key}" if path else str(key)
             if self.visit(field.type, item, where):
@@ -91,8 +91,11 @@ class Walk:
         about = f" ({field.doc})" if field.doc else ""
         self.add("required_field_missing", path, None, "a required field is missing", f"Add {field.name}{about}.")
 
-    def unknown_field(self, spec: StructSpec, key: str, item: Any, path: str) -> None:
+    def unknown_field(self, spec: StructSpec, key: Any, item: Any, path: str) -> None:
         """Warns about a field that the struct does not have, with the nearest one that it has."""
+        if not isinstance(key, str):  # YAML allows it, JSON does not
+            self._wrong_key(path, key)
+            return
         name = spec.struct.__name__
         if name in OPEN_STRUCTS or key in KNOWN_ELSEWHERE.get(name, ()):
             return
@@ -166,6 +169,9 @@ class Walk:
         self._properties(spec.constraint, value, path)
         well_typed = True
         for key, item in value.items():
+            if not isinstance(key, str):
+                self._wrong_key(path, key)
+                well_typed = False
             well_typed &= self.visit(spec.values, item, f'{path}["{key}"]')
         return well_typed
 
@@ -241,6 +247,9 @@ class Walk:
     def _wrong_type(self, path: str, value: Any, expected: str, remedy: str) -> None:
         found = value if isinstance(value, str | int | float | list | Mapping) else None
         self.add("wrong_type", path, found, f"expected {expected}, found {type_name(value)}", remedy)
+
+    def _wrong_key(self, path: str, key: Any) -> None:
+        self._wrong_type(f'{path}["{key}"]', key, "a string as key", "Put quotes around the key.")
 
     # --- rules ---
 
