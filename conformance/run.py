@@ -125,8 +125,9 @@ async def inside(options: argparse.Namespace) -> int:
         say(f"error: {error}")
         return 2
     with lock, tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as directory:
-        run = Run(options, artifacts, Path(directory), results)
+        run = None
         try:
+            run = Run(options, artifacts, Path(directory), results)
             return await run.run()
         except asyncio.CancelledError:
             say("interrupted")
@@ -135,7 +136,8 @@ async def inside(options: argparse.Namespace) -> int:
             say(f"error: {error}")
             return 1
         finally:
-            await run.stop()
+            if run is not None:
+                await run.stop()
             if left := netns.processes_left():
                 say(f"ending what is left: {', '.join(left)}")
 
@@ -186,6 +188,8 @@ class Run:
         self.kubelet = Kubelet(self.cluster.api, directory, logs, programs)
         self.services = ServiceProxy(self.cluster.api) if options.mode == "kubernetes" else None
         self.controller: Daemon | None = None
+        # Now, so that a mistake in it shows before anything is started.
+        self._controller_command = shlex.split(self._filled(options.controller_command or ""))
 
     async def run(self) -> int:
         """Everything in order. Returns the exit code."""
@@ -239,12 +243,11 @@ class Run:
         await api.apply(gateway_class)
         for manifest in options.manifest:
             await api.apply_all(load_documents(manifest.read_text()))
-        if not options.controller_command:
+        if not self._controller_command:
             return
-        command = shlex.split(self._filled(options.controller_command))
         environment = os.environ | {"KUBECONFIG": str(self.cluster.kubeconfig)}
         log = self.results / "logs" / "controller.log"
-        self.controller = await Daemon.start("the controller", command, log, environment=environment)
+        self.controller = await Daemon.start("the controller", self._controller_command, log, environment=environment)
         say(f"controller started, its output is in {log}")
         path = await api.path_of(gateway_class)
 

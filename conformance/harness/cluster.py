@@ -50,10 +50,10 @@ class Cluster:
             daemon.check()
 
     async def stop(self) -> None:
-        """Ends all processes, the last started first."""
+        """Ends all processes, the last started first. Nothing they hold is worth their graceful end."""
         await self.api.close()
         for daemon in reversed(self._daemons):
-            await daemon.stop()
+            await daemon.stop(grace=0)
 
     async def install_crds(self, directory: Path) -> list[str]:
         """Applies a directory of CRDs (and what else lies there), waits until they are served, returns their names."""

@@ -115,7 +115,7 @@ class Kubelet:
         except (ApiError, httpx.TransportError, ProcessFailedError, OSError, ExceptionGroup):
             logger.exception("pod %s failed", pod.name)
         try:
-            await pod.end()
+            await pod.end(graceful=not self._stopping)
         finally:
             del self._pods[pod.uid]
         if not self._stopping:
@@ -204,11 +204,11 @@ class _Pod:
                 group.create_task(self._supervise(container, volumes, self._sandbox))
             group.create_task(self._report_readiness(self._sandbox))
 
-    async def end(self) -> None:
-        """Ends the processes and the namespace, and forgets the files. Logs stay on disk."""
+    async def end(self, *, graceful: bool) -> None:
+        """Ends the processes and the namespace. Logs stay on disk."""
         grace = self.object["spec"].get("terminationGracePeriodSeconds", _GRACE_SECONDS)
-        processes = self._processes.values()
-        await asyncio.gather(*(end_group(process, min(grace, _GRACE_SECONDS)) for process in processes))
+        seconds = min(grace, _GRACE_SECONDS) if graceful else 0
+        await asyncio.gather(*(end_group(process, seconds) for process in self._processes.values()))
         if self._sandbox is not None:
             await self._sandbox.close()
         for log in self.logs.values():

@@ -101,6 +101,10 @@ def watch_lifeline(descriptor: int, stop: Callable[[], None]) -> None:
 
 async def set_up_node() -> None:
     """Addresses and the bridge of the node. To be called once, inside."""
+    # "The next hop is on your own network": true for a pod that asks another, not for one that asks a Service's address,
+    # and a pod that heeds it loses its packets.
+    for name in ("all", "default"):
+        Path(f"/proc/sys/net/ipv4/conf/{name}/send_redirects").write_text("0")
     lines = [
         "link set lo up",
         f"route add local {NODE_RANGE} dev lo",

@@ -26,16 +26,19 @@ class Daemon:
     async def start(
         cls, name: str, command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None
     ) -> Daemon:
-        """Starts the command. ``environment`` replaces the whole environment."""
+        """Starts the command. ``environment`` replaces the whole environment. Raises ProcessFailedError."""
         with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ProcessFailedError(f"cannot start {name}: {command[0]}: {error.strerror}") from error
         return cls(name, process, log)
 
     def check(self) -> None:
@@ -49,13 +52,13 @@ class Daemon:
         return "\n".join([f"--- {self.log}", *text])
 
     async def stop(self, grace: float = 5) -> None:
-        """Ends the process and whatever it started: SIGTERM, and SIGKILL after ``grace`` seconds."""
+        """Ends the process and whatever it started: SIGTERM, and SIGKILL after ``grace`` seconds (0: at once)."""
         await end_group(self.process, grace)
 
 
 async def end_group(process: asyncio.subprocess.Process, grace: float) -> None:
     """Ends a process that leads a session, and its descendants in that session. Returns when it is gone."""
-    if process.returncode is None:
+    if process.returncode is None and grace:
         _signal_group(process.pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), grace)
