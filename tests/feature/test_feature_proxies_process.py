@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import msgspec
 import pytest
 from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
@@ -378,6 +379,56 @@ def test_changed_settings_hot_restart_without_a_lost_request(data: Path) -> None
     asyncio.run(scenario())
 
 
+def test_an_adopted_proxy_takes_new_settings_by_hot_restart_and_can_be_adopted_again(data: Path) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        first = ProcessProxies(data)
+        await first.start()
+        server = await ControlPlane(listener(port)).serve(first.xds_socket)
+        await first.ensure(NODE, SETTINGS)
+        await until(lambda: first.ready(NODE))
+        for epoch in (1, 2):
+            await first.detach()
+            events = list[ProxyEvent]()
+            first = ProcessProxies(data, on_event=events.append)
+            await first.start()
+            await first.ensure(NODE, ProxySettings(concurrency=1, drain_seconds=1.0, max_connections=1000 + epoch))
+            await until(lambda epoch=epoch: [found.epoch for found in find_processes(data.resolve())] == [epoch])
+            await until(lambda proxies=first: proxies.ready(NODE))
+            assert [type(event) for event in events] == [Adopted, Started]
+            assert await get(port) == "hello"
+        await first.stop()
+        await server.stop(None)
+        assert find_processes(data.resolve()) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_crash_during_a_hot_restart_leaves_nobody_behind(data: Path) -> None:
+    async def scenario() -> None:
+        port, events = free_port(), list[ProxyEvent]()
+        first = ProcessProxies(data)
+        await first.start()
+        server = await ControlPlane(listener(port)).serve(first.xds_socket)
+        slow = ProxySettings(concurrency=1, drain_seconds=600.0)
+        await first.ensure(NODE, slow)
+        await until(lambda: first.ready(NODE))
+        await first.ensure(NODE, msgspec.structs.replace(slow, max_connections=1000))
+        await until(lambda: first.states()[NODE].epoch == 1)
+        await until(lambda: first.ready(NODE))
+        await first.detach()
+        assert sorted(found.epoch for found in find_processes(data.resolve())) == [0, 1]
+        second = ProcessProxies(data, on_event=events.append)
+        await second.start()
+        assert [event.epoch for event in events if isinstance(event, Adopted)] == [1]
+        assert await get(port) == "hello"
+        await second.stop(drain=False)
+        assert find_processes(data.resolve()) == []
+        await server.stop(None)
+
+    asyncio.run(scenario())
+
+
 def test_changes_in_quick_succession_end_with_the_last_one_and_lose_no_request(data: Path) -> None:
     async def scenario() -> None:
         port, events = free_port(), list[ProxyEvent]()
@@ -563,5 +614,7 @@ def test_a_missing_envoy_is_named(data: Path) -> None:
             await proxies.ensure(NODE, SETTINGS)
         assert proxies.states() == {}
         await proxies.stop()
+        with pytest.raises(ProxyError, match="not started"):
+            await proxies.ensure(NODE, SETTINGS)
 
     asyncio.run(scenario())

@@ -82,7 +82,10 @@ async def _json(socket: Path, target: str) -> dict[str, Any]:
     status, body = await request(socket, "GET", target, seconds=30.0)
     if status != 200:
         raise AdminUnreachableError(f"GET {target} on {socket}: {status}")
-    return msgspec.json.decode(body, type=dict[str, Any])
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise AdminUnreachableError(f"GET {target} on {socket}: {error}") from error
 
 
 async def in_flight(socket: Path) -> int:

@@ -69,6 +69,7 @@ class ProcessProxies:
         self._locks: dict[str, asyncio.Lock] = {}
         self._rotation: asyncio.Task[None] | None = None
         self._claim: int | None = None
+        self._running = False
 
     async def start(self) -> list[str]:
         """Claim the data directory and adopt what runs; the adopted nodes, sorted.
@@ -83,15 +84,19 @@ class ProcessProxies:
             supervisor = self._supervisor(node, self._envoy or Path("envoy"))
             if supervisor.adopt(processes):
                 self._supervisors[node] = supervisor
+        self._running = True
         self._rotation = asyncio.create_task(self._rotate_logs(), name="proxy logs")
         return sorted(self._supervisors)
 
     async def ensure(self, node: str, settings: ProxySettings) -> None:
         """Have a proxy for the node run with these settings; returns when it is being started, not when it is ready.
 
-        Raises `EnvoyMissingError`, and ValueError if the node is not NAMESPACE/NAME.
+        Raises `EnvoyMissingError`, `ProxyError` before `start` and after `stop`, and ValueError if the node is not
+        NAMESPACE/NAME.
         """
         async with self._lock(node):
+            if not self._running:
+                raise ProxyError("Proxies are not started, or are being stopped.")
             envoy = self._executable()
             files = self._files(node)
             plan = plan_launch(files, self.xds_socket, envoy, settings)
@@ -120,16 +125,19 @@ class ProcessProxies:
 
         async def stop_one(node: str) -> None:
             async with self._lock(node):
-                await self._supervisors[node].stop(drain=drain)
+                if supervisor := self._supervisors.get(node):
+                    await supervisor.stop(drain=drain)
+                    del self._supervisors[node]
 
+        self._running = False
         await asyncio.gather(*(stop_one(node) for node in sorted(self._supervisors)))
-        self._supervisors.clear()
         await self._close()
         with contextlib.suppress(OSError):  # others keep sockets in it as well
             self.run_directory.rmdir()
 
     async def detach(self) -> None:
         """Give the data directory free and leave every proxy running, for the next `start` to adopt."""
+        self._running = False
         await asyncio.gather(*(supervisor.detach() for supervisor in self._supervisors.values()))
         self._supervisors.clear()
         await self._close()

@@ -26,6 +26,7 @@ from propylon.proxies.settings import (
     Drained,
     Exited,
     Phase,
+    ProxyError,
     ProxyEvent,
     ProxySettings,
     ProxyState,
@@ -256,7 +257,7 @@ class Supervisor:
                 log=self.files.log,
                 directory=self.files.directory,
             )
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, subprocess.SubprocessError, ProxyError) as error:
             self._failures += 1
             await self._back_off(f"Envoy cannot be started: {error}")
             return
