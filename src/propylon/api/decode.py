@@ -64,16 +64,16 @@ def decode_as(info: KindInfo, document: Mapping[str, Any] | bytes, version: str 
     try:
         obj = _decoder(schema).decode(document) if isinstance(document, bytes) else msgspec.convert(document, schema)
     except msgspec.DecodeError as error:
-        obj = _decode_without_nulls(schema, document, error)
+        obj = _decode_leniently(schema, document, error)
     return _view(info, to_newest(obj))
 
 
-def _decode_without_nulls(schema: type, document: Mapping[str, Any] | bytes, error: msgspec.DecodeError) -> Any:
+def _decode_leniently(schema: type, document: Mapping[str, Any] | bytes, error: msgspec.DecodeError) -> Any:
     # Clients write "endpoints: null" or "creationTimestamp: null" and mean absence, as the API server does; this is
     # rare enough to be worth a second attempt rather than optional types everywhere.
     try:
         raw = msgspec.json.decode(document) if isinstance(document, bytes) else document
-        return msgspec.convert(without_nulls(raw), schema)
+        return msgspec.convert(_whole_numbers(without_nulls(raw)), schema)
     except msgspec.DecodeError as second:
         raise _decode_error(second) from error
 
@@ -85,6 +85,15 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nulls(item) for item in value]
     return value
+
+
+def _whole_numbers(value: Any) -> Any:
+    # JSON has one kind of number: 80.0 is an integer to the API server's validation.
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _ERROR = re.compile(r"^(?P<message>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)

@@ -123,6 +123,14 @@ def test_null_counts_as_absent() -> None:
         assert slice_.metadata.creation_timestamp == ""
 
 
+def test_whole_numbers_may_have_a_fraction() -> None:
+    document = copy.deepcopy(VALID["HTTPRoute"])
+    document["spec"]["rules"][0]["backendRefs"][0]["port"] = 80.0
+    assert api.validate(document) == ()
+    for form in (document, encoded(document)):
+        assert api.decode(form).spec.rules[0].backend_refs[0].port == 80
+
+
 def test_bookkeeping_is_left_out() -> None:
     document = copy.deepcopy(VALID["HTTPRoute"])
     document["metadata"] |= {
