@@ -62,10 +62,18 @@ def service_port(service: api.Service, key: BackendKey) -> api.ServicePort | Non
 
 def overridden(look: Look, sources: Sources, key: BackendKey) -> bool:
     """Tell whether endpoints were given from outside for this port or for all ports."""
-    return any(look.get(sources.endpoint_overrides, k) is not None for k in (key, key._replace(port=0)))
+    return any(look.get(sources.endpoint_overrides, k) is not None for k in override_keys(key))
 
 
-def build_backends(engine: Engine, sources: Sources, grants: Grants, policies: Policies) -> Backends:
+def override_keys(key: BackendKey) -> tuple[BackendKey, ...]:
+    """Return the keys under which endpoints may be given for a backend, the first that is there counts."""
+    plain = key._replace(kind=key.kind.partition("/")[0])
+    return (key, plain, plain._replace(port=0))
+
+
+def build_backends(
+    engine: Engine, sources: Sources, grants: Grants, policies: Policies, cluster_domain: str
+) -> Backends:
     """Derive backends from Services, XBackends and BackendTLSPolicies."""
     slices: SlicesOf = sources.endpoint_slices.index("slices by service", slice_service)
     named: SlicesOf = sources.endpoint_slices.index(
@@ -80,7 +88,7 @@ def build_backends(engine: Engine, sources: Sources, grants: Grants, policies: P
         }
 
     def of_x_backend(key: api.ObjectKey, x_backend: api.XBackend, look: Look) -> dict[BackendKey, Backend]:
-        backend = _x_backend(look, sources, grants, key, x_backend)
+        backend = _x_backend(look, sources, grants, key, x_backend, cluster_domain)
         return {backend.key: backend}
 
     def authorities(key: api.ObjectKey, x_backend: api.XBackend, look: Look) -> dict[SecretKey, bytes]:
@@ -162,7 +170,9 @@ def _policy_for(
     return None, None
 
 
-def _x_backend(look: Look, sources: Sources, grants: Grants, key: api.ObjectKey, x_backend: api.XBackend) -> Backend:
+def _x_backend(
+    look: Look, sources: Sources, grants: Grants, key: api.ObjectKey, x_backend: api.XBackend, cluster_domain: str
+) -> Backend:
     spec = x_backend.spec
     backend_key = BackendKey("XBackend", key.namespace, key.name, spec.port.number or 0)
     finding: Finding | None = None
@@ -170,6 +180,10 @@ def _x_backend(look: Look, sources: Sources, grants: Grants, key: api.ObjectKey,
     if spec.type == "ExternalHostname" and spec.external_hostname is not None:
         if not overridden(look, sources, backend_key):
             dns_name = spec.external_hostname.hostname.lower()
+        if f".{dns_name}".endswith(f".{cluster_domain}"):
+            # XBackend's own rule: what is inside of the cluster is not reached around its Services.
+            message = f"{dns_name} is a name of the cluster itself: refer to the Service"
+            finding = Finding("Accepted", "UnsupportedValue", message, "spec.externalHostname.hostname")
     elif spec.type != "EndpointSelector":
         finding = Finding("Accepted", "UnsupportedValue", f"type {spec.type!r} is not supported", "spec.type")
     elif not overridden(look, sources, backend_key):

@@ -100,7 +100,7 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
     classes = build_classes(engine, sources, settings)
     heads = build_heads(engine, sources, classes)
     policies = build_policies(engine, sources, grants)
-    found_backends = build_backends(engine, sources, grants, policies)
+    found_backends = build_backends(engine, sources, grants, policies, settings.cluster_domain)
     backends = found_backends.backends
     slice_endpoints = build_slice_endpoints(engine, sources, found_backends)
     endpoints = build_endpoints(engine, sources, found_backends, slice_endpoints)

@@ -13,6 +13,8 @@ class GatewayHead(msgspec.Struct, frozen=True):
 
     controller_name: str
     default_scope: str | None
+    allowed_listeners: api.ListenerNamespaces
+    """Whose ListenerSets it lets in."""
 
 
 def build_classes(engine: Engine, sources: Sources, settings: Settings) -> Collection[api.ObjectKey, GatewayClass]:
@@ -47,6 +49,7 @@ def build_heads(
         gateway_class = look.get(classes, api.ObjectKey("", gateway.spec.gateway_class_name))
         if gateway_class is None or not gateway_class.accepted:
             return None
-        return GatewayHead(gateway_class.controller_name, gateway.spec.default_scope)
+        allowed = (gateway.spec.allowed_listeners or api.AllowedListeners()).namespaces
+        return GatewayHead(gateway_class.controller_name, gateway.spec.default_scope, allowed)
 
     return engine.derive("gateway heads", sources.gateways, head)

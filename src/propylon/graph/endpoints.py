@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from propylon import api
-from propylon.graph.backends import Backends, service_port
+from propylon.graph.backends import Backends, override_keys, service_port
 from propylon.graph.model import Backend, BackendKey, Endpoint, Transport
 from propylon.graph.sources import Sources
 from propylon.incremental import Collection, Engine, Look
@@ -37,7 +37,7 @@ def build_endpoints(
     """Tell for every backend where it is: an empty tuple if nowhere."""
 
     def locate(key: BackendKey, backend: Backend, look: Look) -> tuple[Endpoint, ...]:
-        for override in (key, key._replace(port=0)):
+        for override in override_keys(key):
             endpoints = look.get(sources.endpoint_overrides, override)
             if endpoints is not None:
                 return endpoints

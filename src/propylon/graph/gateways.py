@@ -76,11 +76,11 @@ def build_listener_sets(tables: Tables) -> Collection[api.ObjectKey, Candidates]
         if (parent.group, parent.kind) != (api.GATEWAY_GROUP, "Gateway"):
             return None
         gateway_key = api.ObjectKey(parent.namespace or key.namespace, parent.name)
-        gateway = look.get(tables.sources.gateways, gateway_key)
-        if gateway is None or look.get(tables.heads, gateway_key) is None:
+        head = look.get(tables.heads, gateway_key)
+        if head is None:
             return None
         created, generation = listener_set.metadata.creation_timestamp, listener_set.metadata.generation
-        allowed = (gateway.spec.allowed_listeners or api.AllowedListeners()).namespaces
+        allowed = head.allowed_listeners
         if not namespace_allowed(
             look, tables.sources, allowed.from_, allowed.selector, gateway_key.namespace, key.namespace
         ):

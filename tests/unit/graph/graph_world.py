@@ -183,7 +183,8 @@ def summarize_graph(world: World) -> dict[str, Any]:
         summary.setdefault("ports", {})[f"{gateway} {port_key.transport} {port_key.port}"] = listeners
     for host_key, host in graph.virtual_hosts.items():
         table = host_key.table
-        name = f"{'/'.join(table.gateway)}:{table.port}{' ' + table.listener if table.listener else ''} {host_key.hostname}"
+        listener = f" {table.listener}" if table.listener else ""
+        name = f"{'/'.join(table.gateway)}:{table.port}{listener} {host_key.hostname}"
         summary.setdefault("virtual_hosts", {})[name] = [
             f"{e.route.kind} {e.route.namespace}/{e.route.name} {describe_match(e.match)} -> {describe_rule(e.rule)}"
             for e in host.entries
@@ -252,8 +253,9 @@ NORMAL = {
 
 
 def _conditions(conditions: Iterable[dict[str, Any]]) -> list[str] | str:
-    lines = []
-    for c in conditions:
-        if (c["type"], c["status"], c["reason"]) not in NORMAL or "; but " in c["message"]:
-            lines.append(f"{c['type']}={c['status']}/{c['reason']}: {c['message']}")
+    lines = [
+        f"{c['type']}={c['status']}/{c['reason']}: {c['message']}"
+        for c in conditions
+        if (c["type"], c["status"], c["reason"]) not in NORMAL or "; but " in c["message"]
+    ]
     return lines or "fine: " + " ".join(c["type"] for c in conditions if c["type"] != "Conflicted")
