@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from support.instance import COMMAND, Instance
 from support.manifests import GATEWAY, OFFSET, route, service, to, write
 
@@ -15,7 +16,12 @@ pytestmark = pytest.mark.feature
 
 def propylon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -35,7 +41,12 @@ def test_version_and_completion() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("up", "--backend", "nonsense"), ("up", "--var", "x"), ("up", "--port-offset", "99999"), ("status", "--wait=soon")],
+    [
+        ("up", "--backend", "nonsense"),
+        ("up", "--var", "x"),
+        ("up", "--port-offset", "99999"),
+        ("status", "--wait=soon"),
+    ],
 )
 def test_bad_options_are_named(arguments: tuple[str, ...]) -> None:
     done = propylon(*arguments)

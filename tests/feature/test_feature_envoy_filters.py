@@ -166,6 +166,26 @@ def test_permanent_cookies(site, three):
     assert "Max-Age=90" in site.ask(host).headers["set-cookie"]
 
 
+def test_sessions_stay_with_the_backend_that_a_split_gave_them(site):
+    """Weights are for new sessions; a backend that is taken out gives up its own."""
+    session = Session("Cookie", "stay", "/", 60.0, permanent=True)
+    backends = (ref("a", 1), ref("b", 1), ref("c", 0))
+    host = site.serve(entry(session=session, backends=backends))
+    pinned = {}
+    for _ in range(12):
+        first = site.ask(host)
+        assert first.headers["set-cookie"].count("Max-Age=60") == 2
+        cookies = "; ".join(each.split(";")[0] for each in first.headers["set-cookie"].split(", "))
+        pinned[first.seen["backend"]] = cookies
+        for _ in range(4):
+            again = site.ask(host, headers={"Cookie": cookies})
+            assert again.seen["backend"] == first.seen["backend"]
+            assert "set-cookie" not in again.headers
+    assert set(pinned) == {"a", "b"}
+    site.serve(entry(session=session, backends=(ref("a", 0), ref("b", 1))), host=host)
+    assert site.ask(host, headers={"Cookie": pinned["a"]}).seen["backend"] == "b"
+
+
 def test_header_sessions(site, three):
     host = site.serve(entry(session=Session("Header", "X-Session"), backends=(three,)))
     first = site.ask(host)

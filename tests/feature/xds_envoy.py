@@ -104,12 +104,13 @@ def die_with_parent() -> None:
 class World:
     """A server, its events, and Envoys of one node."""
 
-    def __init__(self, directory: Path, node: str = "node") -> None:
+    def __init__(self, directory: Path, node: str = "node", patience: float = 5.0) -> None:
+        self.patience = patience
         self.directory = directory
         self.node = node
         self.socket = directory / "xds"
         self.events: list[Event] = []
-        self.server = Server(on_event=self.events.append)
+        self.server = Server(on_event=self.events.append, patience=self.patience)
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -119,7 +120,7 @@ class World:
         """Replace the server by one that knows nothing."""
         await self.server.stop(0)
         self.events.clear()
-        self.server = Server(on_event=self.events.append)
+        self.server = Server(on_event=self.events.append, patience=self.patience)
 
     def update(self, changes: dict[ResourceName, bytes | None]) -> None:
         """Change the node's desired state, which is complete."""
