@@ -127,7 +127,7 @@ class HTTPRouteRetry(Model, frozen=True):
         Doc("Response codes of backends that are tried again."),
     ] = ()
     attempts: Annotated[int, Constraint(minimum=0), Doc("How many times at most, besides the first.")] = 1
-    backoff: Annotated[Duration | None, Doc("How long to wait at least between attempts.")] = None
+    backoff: Annotated[Duration | None, Doc("The interval from which the waits between attempts grow.")] = None
 
 
 class HTTPBackendRef(BackendRef, frozen=True):
