@@ -134,16 +134,17 @@ class Http2:
             return
         identity = self._channel.identity
         content_type = next(value for name, value in stream.headers if name == "content-type")
-        self._connection.send_headers(
-            stream_id,
-            [
-                (":status", "200"),
-                ("content-type", content_type),
-                ("x-echo-service", identity.service),
-                ("x-echo-namespace", identity.namespace),
-                ("x-echo-hostname", identity.hostname),
-            ],
-        )
+        answer = [
+            (":status", "200"),
+            ("content-type", content_type),
+            ("x-echo-service", identity.service),
+            ("x-echo-namespace", identity.namespace),
+            ("x-echo-hostname", identity.hostname),
+        ]
+        try:
+            self._connection.send_headers(stream_id, answer)
+        except H2Error:  # already reset: h2 reads everything before it tells of anything
+            self._drop(stream_id)
 
     def _take(self, stream_id: int, data: bytes, length: int) -> None:
         stream = self._streams.get(stream_id)

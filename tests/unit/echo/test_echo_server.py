@@ -15,6 +15,8 @@ import grpc.aio
 import httpx
 import pytest
 import websockets
+from h2.connection import H2Connection
+from h2.events import DataReceived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -244,6 +246,31 @@ def test_grpc_gets_its_messages_back() -> None:
             await stream.done_writing()
             assert await stream.read() == grpc.aio.EOF
             assert await channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"
+
+    scenario(run)
+
+
+def test_a_stream_that_is_reset_at_once_ends_alone() -> None:
+    async def run(host: str, port: int) -> None:
+        client = H2Connection()
+        client.initiate_connection()
+        for stream, kind in ((1, "application/grpc"), (3, "text/plain"), (5, "text/plain")):
+            headers = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", f"/{stream}")]
+            client.send_headers(stream, [*headers, ("content-type", kind)], end_stream=stream == 5)
+            if stream < 5:
+                client.send_data(stream, b"\x00\x00\x00\x00\x01a")
+                client.reset_stream(stream)
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(client.data_to_send())
+        answered: dict[int, bytes] = {}
+        while not any(body.endswith(b"}\n") for body in answered.values()):
+            received = await reader.read(65536)
+            assert received, "the connection was closed"
+            for event in client.receive_data(received):
+                if isinstance(event, DataReceived):
+                    answered[event.stream_id] = answered.get(event.stream_id, b"") + event.data
+        assert set(answered) == {5}
+        writer.close()
 
     scenario(run)
 
