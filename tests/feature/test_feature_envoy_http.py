@@ -214,6 +214,16 @@ def test_request_headers(site):
     assert (seen["x-set"], seen["x-add"]) == ("new", "two")
 
 
+def test_impossible_headers_cost_nobody_the_table(site):
+    """Envoy would refuse the whole RouteConfiguration."""
+    change = modifier(
+        set=[("X-Break", "a\nb"), ("X Y", "1"), (":path", "/"), ("X-Good", "1")], remove=["host", ":method"]
+    )
+    host = site.serve(entry(filters=(RequestHeaders(change), ResponseHeaders(change)), backends=(a,)))
+    answer = site.ask(host)
+    assert (answer.headers["x-good"], answer.seen["headers"]["x-good"]) == ("1", "1")
+
+
 def test_response_headers(site):
     change = modifier(set=[("X-Backend", "hidden")], add=[("X-Add", "two"), ("X-New", "n")], remove=["Server"])
     host = site.serve(entry(filters=(ResponseHeaders(change),), backends=(a,)))

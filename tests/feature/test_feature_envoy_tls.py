@@ -202,6 +202,26 @@ def test_rotation_drains_nothing(site):
         assert (answer.status, answer.getheader("connection")) == (200, None)
 
 
+def test_another_listener_on_the_port_closes_nothing(site):
+    """Filter chains that did not change keep their connections."""
+    with connect(site.bare, "one.test") as secure:
+        kept = http.client.HTTPConnection("unused")
+        kept.sock = secure
+        kept.request("GET", "/", headers={"Host": "one.test"})
+        kept.getresponse().read()
+        port = next(p for k, p in site.world.graph.ports.items() if k.port == site.bare)
+        new = site.listen(site.bare, "new.test")
+        site.world.port(*port.listeners, new)
+        site.world.host(new, "new.test", entry(backends=(ref("a"),)))
+        site.proxy.apply(site.world)
+        wait_for(lambda: not closed(site.bare, "new.test"), "the new listener")
+        kept.request("GET", "/", headers={"Host": "one.test"})
+        answer = kept.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (200, None)
+        answer.read()
+        assert ask(site.bare, "one.test", "new.test").status == 421
+
+
 # --- towards backends -------------------------------------------------------------------------------------------------
 
 

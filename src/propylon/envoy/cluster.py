@@ -6,6 +6,7 @@ counted, so they take turns.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
@@ -18,7 +19,7 @@ from propylon.envoy.endpoint import build_load_assignment
 from propylon.envoy.resource import ads, pack, seconds
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tls import build_upstream_socket
-from propylon.graph.model import Cluster, Endpoint
+from propylon.graph.model import ApplicationProtocol, Cluster, Endpoint
 
 UNLIMITED = 2**32 - 1
 _BUFFER_LIMIT = 32 * 1024
@@ -30,23 +31,30 @@ request."""
 def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> Any:
     """Envoy's Cluster; `endpoints` count for DNS backends only, the others get theirs by EDS."""
     backend = cluster.backend
-    out = _base(names.cluster(cluster.key), settings)
-    protocol = cluster.key.protocol
-    out.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN if protocol == "UDP" else cluster_pb2.Cluster.LEAST_REQUEST
-    service_name = names.cluster_load_assignment(backend.key)
+    out = cluster_pb2.Cluster()
+    out.CopyFrom(_template(cluster.key.protocol, settings))
+    out.name = names.cluster(cluster.key)
     if backend.discovery == "DNS":
         _discover_by_dns(out, endpoints or (Endpoint(backend.dns_name, backend.key.port),))
     else:
-        _discover_by_eds(out, service_name)
+        _discover_by_eds(out, names.cluster_load_assignment(backend.key))
+    if backend.tls is not None and cluster.key.protocol != "UDP":
+        out.transport_socket.CopyFrom(build_upstream_socket(cluster, backend.tls, settings))
+    return out
+
+
+@lru_cache
+def _template(protocol: ApplicationProtocol, settings: EnvoySettings) -> Any:
+    """What all clusters of a protocol have in common; built once, for there are thousands."""
+    out = _base("", settings)
+    out.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN if protocol == "UDP" else cluster_pb2.Cluster.LEAST_REQUEST
     if protocol in {"HTTP", "HTTP2"}:
         out.typed_extension_protocol_options[names.HTTP_PROTOCOL_OPTIONS].CopyFrom(
             pack(_http_options(http2=protocol == "HTTP2"))
         )
     if protocol != "UDP":
         # Silent death of an endpoint must not hold connections that have no time limit.
-        out.upstream_connection_options.tcp_keepalive.CopyFrom(address_pb2_keepalive(idle=60, interval=10, probes=6))
-    if backend.tls is not None and protocol != "UDP":
-        out.transport_socket.CopyFrom(build_upstream_socket(cluster, backend.tls, settings))
+        out.upstream_connection_options.tcp_keepalive.CopyFrom(_tcp_keepalive(idle=60, interval=10, probes=6))
     return out
 
 
@@ -60,7 +68,7 @@ def build_weighted_udp_cluster(name: str, settings: EnvoySettings) -> Any:
     return out
 
 
-def address_pb2_keepalive(*, idle: int, interval: int, probes: int) -> Any:
+def _tcp_keepalive(*, idle: int, interval: int, probes: int) -> Any:
     """TcpKeepalive: seconds of silence, seconds between probes, and how many may go unanswered."""
     out = address_pb2.TcpKeepalive()
     out.keepalive_time.value, out.keepalive_interval.value, out.keepalive_probes.value = idle, interval, probes

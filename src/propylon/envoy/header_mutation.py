@@ -1,5 +1,6 @@
 """Headers set, added and removed (HTTPHeaderFilter), in the form routes and weighted clusters take."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -7,6 +8,8 @@ from envoy.config.core.v3 import base_pb2
 
 from propylon import api
 from propylon.graph.model import Filter, RequestHeaders, ResponseHeaders
+
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 
 
 def apply_header_filters(target: Any, filters: Iterable[Filter]) -> None:
@@ -19,8 +22,7 @@ def apply_header_filters(target: Any, filters: Iterable[Filter]) -> None:
 
 
 def apply_change(target: Any, change: api.HTTPHeaderFilter, direction: Literal["request", "response"]) -> None:
-    """Write one change. Host and pseudo-headers are left alone: Envoy would refuse the whole resource, and a host is
-    changed by URLRewrite."""
+    """Write one change, save what `changeable` and `sendable` refuse: one bad header must not cost a whole table."""
     to_add = getattr(target, f"{direction}_headers_to_add")
     to_remove = getattr(target, f"{direction}_headers_to_remove")
     removed = {name.lower() for name in change.remove if changeable(name)}
@@ -30,13 +32,19 @@ def apply_change(target: Any, change: api.HTTPHeaderFilter, direction: Literal["
         del to_add[:]
         to_add.extend(kept)
         to_remove.extend(sorted(removed - set(to_remove)))
-    to_add.extend(set_header(h.name, literal(h.value)) for h in change.set if changeable(h.name))
-    to_add.extend(add_header(h.name, literal(h.value)) for h in change.add if changeable(h.name))
+    for headers, option in ((change.set, set_header), (change.add, add_header)):
+        to_add.extend(option(h.name, literal(h.value)) for h in headers if changeable(h.name) and sendable(h.value))
 
 
 def changeable(name: str) -> bool:
-    """Whether a route may touch this header."""
-    return name.lower() != "host" and not name.startswith(":")
+    """Whether a route may touch this header: not Host (URLRewrite changes that), and not what is no name (RFC 9110
+    5.1); Envoy refuses both."""
+    return name.lower() != "host" and _TOKEN.fullmatch(name) is not None
+
+
+def sendable(value: str) -> bool:
+    """Whether a value can stand in a header at all: without line breaks and NUL (RFC 9110 5.5)."""
+    return not any(each in value for each in "\r\n\0")
 
 
 def set_header(name: str, value: str) -> Any:

@@ -1,6 +1,7 @@
 """Envoy resources as bytes, and the small helpers every module packs messages with."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -48,8 +49,12 @@ def seconds(value: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=nanoseconds // 1_000_000_000, nanos=nanoseconds % 1_000_000_000)
 
 
+@cache
 def ads() -> Any:
-    """The source of every dynamic resource. Envoy waits for it without end: half a configuration is never served."""
+    """The source of every dynamic resource. Envoy waits for it without end: half a configuration is never served.
+
+    Always the same message: copy, do not change.
+    """
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,

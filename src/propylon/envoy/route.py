@@ -28,8 +28,12 @@ from propylon.graph.model import (
     ResponseHeaders,
     Rewrite,
     Rule,
+    Session,
     VirtualHostEntry,
 )
+
+Part = tuple[Any, Sequence[BackendRef], Sequence[Filter]]
+"""A Route message to be completed, its backends, and all the filters that apply to it."""
 
 
 def build_routes(entry: VirtualHostEntry, place: Place) -> list[Any]:
@@ -63,12 +67,14 @@ def _build_actions(base: Any, entry: VirtualHostEntry, place: Place, *, grpc: bo
         return [direct_response(base, failed)]
     live = [ref for ref in rule.backends if ref.weight > 0]
     redirects = any(isinstance(f, Redirect) for f in rule.filters)
-    parts: list[tuple[Any, Sequence[BackendRef], Sequence[Filter]]] = [(base, live, rule.filters)]
+    parts: list[Part] = []
+    if not redirects and len(live) > 1 and rule.session is not None and stateful_session.pins_backends(rule.session):
+        parts.extend(_pinned(base, rule, live))
+        live = [_pinning(ref, rule.session, place) for ref in live]
     if not redirects and _need_routes_of_their_own(live):
-        parts = [
-            (route, [msgspec.structs.replace(ref, filters=())], rule.filters + ref.filters)
-            for route, ref in zip(_split(base, live), live, strict=True)
-        ]
+        parts.extend(_alone(route, rule, ref) for route, ref in zip(_split(base, live), live, strict=True))
+    else:
+        parts.append((base, live, rule.filters))
     out: list[Any] = []
     for route, refs, filters in parts:
         if not _configure_filters(route, filters):
@@ -84,6 +90,30 @@ def _build_actions(base: Any, entry: VirtualHostEntry, place: Place, *, grpc: bo
         else:
             out.append(_forward(route, refs, filters, entry, place, grpc=grpc))
     return out
+
+
+def _alone(route: Any, rule: Rule, ref: BackendRef) -> Part:
+    """A route for one backend: its filters come after its rule's."""
+    return route, [msgspec.structs.replace(ref, filters=())], rule.filters + ref.filters
+
+
+def _pinned(base: Any, rule: Rule, live: Sequence[BackendRef]) -> list[Part]:
+    """Routes for the sessions that a backend was given before, which no weight takes from it."""
+    parts = []
+    for ref in live:
+        if ref.cluster is not None and rule.session is not None:
+            route = route_pb.Route()
+            route.CopyFrom(base)
+            route.match.headers.append(stateful_session.build_pin_match(rule.session, ref.cluster))
+            parts.append(_alone(route, rule, ref))
+    return parts
+
+
+def _pinning(ref: BackendRef, session: Session, place: Place) -> BackendRef:
+    if ref.cluster is None:
+        return ref
+    pin = stateful_session.pinning_filter(session, ref.cluster, secure=place.scheme == "https")
+    return msgspec.structs.replace(ref, filters=(*ref.filters, pin))
 
 
 def _need_routes_of_their_own(live: Sequence[BackendRef]) -> bool:

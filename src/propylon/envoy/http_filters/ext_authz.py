@@ -21,6 +21,7 @@ from propylon.envoy.resource import pack, seconds
 from propylon.envoy.settings import EnvoySettings
 from propylon.graph.model import ClusterKey, ExternalAuth, Filter, VirtualHost
 
+_ON = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(check_settings={}))))
 _NEVER_COPIED = ("connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 
 
@@ -61,9 +62,8 @@ def usable(auth: ExternalAuth) -> bool:
 
 def enable(target: Any, filters: Iterable[AuthorizationFilter]) -> None:
     """Turn filters on for a Route or VirtualHost message."""
-    on = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(check_settings={}))))
     for each in filters:
-        target.typed_per_filter_config[each.name].CopyFrom(on)
+        target.typed_per_filter_config[each.name].CopyFrom(_ON)
 
 
 def build_filter(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
@@ -71,7 +71,9 @@ def build_filter(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
     auth = each.auth.auth
     cluster = each.auth.backend.cluster
     assert cluster is not None
-    config = ext_authz_pb2.ExtAuthz(transport_api_version=config_source_pb2.V3, failure_mode_allow=False, clear_route_cache=False)
+    config = ext_authz_pb2.ExtAuthz(
+        transport_api_version=config_source_pb2.V3, failure_mode_allow=False, clear_route_cache=False
+    )
     config.status_on_error.code = 503
     if auth.protocol == "GRPC":
         config.grpc_service.CopyFrom(_grpc_service(cluster, settings))
