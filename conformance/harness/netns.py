@@ -101,8 +101,8 @@ def watch_lifeline(descriptor: int, stop: Callable[[], None]) -> None:
 
 async def set_up_node() -> None:
     """Addresses and the bridge of the node. To be called once, inside."""
-    # "The next hop is on your own network": true for a pod that asks another, not for one that asks a Service's address,
-    # and a pod that heeds it loses its packets.
+    # "The next hop is on your own network" is true for a pod that asks another, not for one that asks a Service's
+    # address: a pod that heeds it there loses its packets.
     for name in ("all", "default"):
         Path(f"/proc/sys/net/ipv4/conf/{name}/send_redirects").write_text("0")
     lines = [
@@ -113,6 +113,11 @@ async def set_up_node() -> None:
         f"link set {BRIDGE} up",
     ]
     await run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
+    # Where the kernel has bridge netfilter, translated packets would stay on the bridge, which never sends a packet
+    # back where it came from: a pod could not be its own target.
+    bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if bridged.exists():
+        bridged.write_text("0")
     # From pod to pod through a Service's address, which the node translates.
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     # An Envoy or a test that opens hundreds of connections in a row must not run out of source ports.
