@@ -132,6 +132,21 @@ def test_pipelined_requests_are_answered_in_order_however_they_are_cut() -> None
     scenario(run)
 
 
+def test_the_last_answer_arrives_although_the_client_sends_on() -> None:
+    async def run(host: str, port: int) -> None:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            await asyncio.sleep(0)  # the server answers and closes, and then comes more
+            for _ in range(20):
+                writer.write(b"x" * 10_000)
+                await asyncio.sleep(0)
+            assert bodies(await reader.read())[0]["request"]["path"] == "/"
+            writer.close()
+
+    scenario(run)
+
+
 def test_expect_continue_is_answered_before_the_body() -> None:
     async def run(host: str, port: int) -> None:
         reader, writer = await asyncio.open_connection(host, port)
