@@ -4,6 +4,7 @@ by looking."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class LocalWatch:
         self.resource_version = 0 if since is None else since
 
     def _wake(self) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
             self._loop.call_soon_threadsafe(self._woken.set)
 
     def close(self) -> None:

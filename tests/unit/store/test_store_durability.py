@@ -190,3 +190,14 @@ def test_many_documents_are_one_commit(tmp_path):
         assert len(commits) == 1
         assert len(store.changes_since(start).events) == 2_000
         assert store.get(ObjectRef("", "ConfigMap", "default", "n1999"))["data"] == {"key": "x"}
+
+
+def test_a_reader_may_open_what_a_killed_writer_left(tmp_path):
+    pid, output = forked(write_forever, tmp_path, 0)
+    with output:
+        name, value, _ = output.readline().split()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with LocalStore(tmp_path, read_only=True) as reader:
+        held = reader.get(ObjectRef("", "ConfigMap", "default", name))
+    assert int(held["data"]["number"]) >= int(value)

@@ -361,7 +361,8 @@ def test_a_watch_goes_on_from_a_version(store):
         async for event in store.watch([CONFIG_MAPS], since=version):
             names.append(event.ref.name)
             if len(names) == 3:
-                return names
+                break
+        return names
 
     assert asyncio.run(first_three()) == ["a", "b", "c"]
 

@@ -27,6 +27,9 @@ MANAGER = "files"
 LOOK_SECONDS = 5.0
 """How often to look without having been notified: for file systems that notify of nothing."""
 
+UNTOLD_SECONDS = 1.0
+"""How often to look when the system has no notifications left to give."""
+
 RETRY_SECONDS = 0.5
 """How soon to look again while something is missing, or the store did not take everything."""
 
@@ -96,7 +99,8 @@ def _file_of(source: str) -> str:
 class FilesController:
     """Applies a source to a store, once (`sync`) or for as long as `run` runs.
 
-    `on_change` hears of every written object, `on_problems` of all problems whenever they differ from those before.
+    `on_change` hears of every written object, `on_problems` of all problems whenever they differ from those before;
+    both in the thread that does the pass, which under `run` is not the event loop's.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class FilesController:
         self._applied: dict[ObjectRef, AppliedDocument] | None = None
         self._missing_since: dict[ObjectRef, float] = {}
         self._problems: tuple[FileProblem, ...] | None = None
+        self._notices: dict[ObjectRef, FileProblem] = {}
         self._watched: frozenset[str] = frozenset()
         self.first_pass = asyncio.Event()
 
@@ -134,6 +139,8 @@ class FilesController:
             ripe = planned.prune if first else self._ripe(planned.prune)
             self._prune(ripe, problems, changes)
             settled &= len(ripe) == len(planned.prune)
+            self._notices = {ref: notice for ref, notice in self._notices.items() if ref in loaded.objects}
+            problems.extend(self._notices.values())
         except StoreUnavailable as error:
             problems.append(
                 FileProblem("", 0, 0, Severity.ERROR, error.message, error.remedy, code="store_unavailable")
@@ -160,7 +167,8 @@ class FilesController:
                 self.first_pass.set()
                 if watcher.watch((*self._source.paths, *self._watched)):
                     continue  # what changed before the watch began
-                seconds = LOOK_SECONDS if outcomes.settled else self._seconds_to_retry()
+                idle = LOOK_SECONDS if watcher.is_told else UNTOLD_SECONDS
+                seconds = idle if outcomes.settled else self._seconds_to_retry()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), seconds)
         finally:
@@ -199,10 +207,10 @@ class FilesController:
                 settled &= isinstance(result.error, Invalid)
                 continue
             self._applied[item.ref] = AppliedDocument(item.document, str(item.origin))
-            problems.extend(
-                FileProblem(item.origin.file, item.origin.line, 1, Severity.NOTICE, notice, object=str(item.ref))
-                for notice in result.notices
-            )
+            if result.notices:
+                place = (item.origin.file, item.origin.line, 1)
+                message = "; ".join(result.notices)
+                self._notices[item.ref] = FileProblem(*place, Severity.NOTICE, message, object=str(item.ref))
             if result.outcome is not Outcome.UNCHANGED:
                 changes.append(FileChange(Action(result.outcome.value), item.ref, str(item.origin)))
         return settled

@@ -67,7 +67,7 @@ def parse_documents(text: str, *, is_json: bool = False) -> list[ParsedDocument]
     if is_json or text[:1] in "{[":
         try:
             return [ParsedDocument(_json_decode(text), 1)]
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass  # JSON that is not quite JSON: YAML reads more, and says where it fails
     builder = _Builder(text)
     documents = []

@@ -110,9 +110,15 @@ class _Run:
         kustomized = [unit for unit in units if unit.kustomized]
         for unit in kustomized:
             memory[unit.path] = self._load_kustomization(unit)
-            included |= memory[unit.path].touched - {kustomization_file(unit.path)}
-        # What another kustomization includes is part of that one, and not loaded for itself a second time.
-        results = [memory[unit.path].result for unit in kustomized if unit.path not in included]
+        # What another kustomization includes is part of that one, and not loaded for itself a second time. Of those
+        # that include each other in a circle one stays.
+        tops = list(kustomized)
+        for unit in kustomized:
+            if any(unit.path in memory[other.path].touched for other in tops if other is not unit):
+                tops.remove(unit)
+        for unit in tops:
+            included |= memory[unit.path].touched
+        results = [memory[unit.path].result for unit in tops]
         for unit in units:
             if not unit.kustomized and unit.path not in included:
                 memory[unit.path] = self._load_file(unit)

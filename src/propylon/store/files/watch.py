@@ -64,6 +64,11 @@ class Watcher:
         thread.start()
         return True
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the system notifies of changes at all."""
+        return bool(self._directories)
+
     def close(self) -> None:
         """Watch nothing any more."""
         self._stop.set()
