@@ -38,6 +38,8 @@ class Problems:
 
     def set_findings(self, origin: str, ref: api.ObjectRef, findings: tuple[Finding, ...]) -> None:
         """What one origin says of one object; nothing if empty."""
+        if findings == self._findings.get((origin, ref), ()):
+            return
         self._changed = True
         if findings:
             self._findings[origin, ref] = findings

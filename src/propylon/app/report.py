@@ -45,12 +45,14 @@ def build_report(
     statuses: Mapping[api.ObjectRef, Status],
     bound_ports: Mapping[tuple[api.ObjectKey, int], int],
     problems: Iterable[Problem],
+    notices: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Assemble the report; deterministic order."""
     return {
         "gateways": [_gateway(g, statuses, bound_ports) for g in sorted(gateways, key=lambda g: g.key)],
         "routes": [_route(r, statuses) for r in sorted(routes, key=lambda r: r.ref)],
         "errors": [p.as_document() for p in problems],
+        "notices": list(notices),
     }
 
 

@@ -13,6 +13,7 @@ from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certifi
 from propylon.app.documents import secret_document
 from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
+from propylon.app.unsupported import without_effect
 from propylon.certificates.local_authority import LocalAuthority
 from propylon.envoy import EnvoySettings
 from propylon.graph import Settings
@@ -89,6 +90,7 @@ class Workspace:
             self.statuses,
             {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
             self.problems.all(),
+            self.notices,
         )
 
     # -- manifests (called from the thread that reads them) -----------------------------------------------------------
@@ -123,6 +125,7 @@ class Workspace:
 
     def _take(self, ref: api.ObjectRef, document: Mapping[str, Any] | None) -> None:
         self._undecodable.pop(ref, None)
+        self.problems.set_findings("unsupported", ref, without_effect(ref, document or {}) if document else ())
         try:
             decoded = self.controller.set_document(ref, document)
         except api.DecodeError as error:

@@ -8,6 +8,7 @@ from propylon.cli.output import colour, truth, visible_table
 def render_status(report: dict[str, Any]) -> str:
     """Gateways with their listeners, routes by parent, then what is wrong."""
     parts = [_gateways(report["gateways"]), _routes(report["routes"]), _problems(report["errors"])]
+    parts.append("\n".join(report["notices"]))
     return "\n\n".join(p for p in parts if p) or "There is no Gateway of an adopted class, and no route."
 
 
