@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import msgspec
 
-from propylon.api.meta import ObjectRef
+from propylon.api.meta import ObjectRef, group_of
 from propylon.store import semantics
 from propylon.store.admission import DEFAULT_NAMESPACE, check, complete, placed
 from propylon.store.database import Database
@@ -132,7 +132,8 @@ class LocalStore:
         """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its
         namespace)."""
         with self.transaction():
-            wanted = complete(_named(document))
+            # Status first: a kind's default status is for new objects.
+            wanted = complete(_new(document))
             if wanted["metadata"].get("resourceVersion"):
                 raise Conflict(ref_of_document(wanted), "resourceVersion must not be set on an object to be created")
             self._check(wanted, None)
@@ -250,9 +251,7 @@ class LocalStore:
         self._prepare_namespace(ref, create=False)
         if self._database.document(ref) is not None:
             raise AlreadyExists(ref)
-        prepared = semantics.prepare_create(
-            wanted, now=self._now(), uid=str(uuid.uuid4()), keep_status=not has_status(ref.group, ref.kind)
-        )
+        prepared = semantics.prepare_create(wanted, now=self._now(), uid=str(uuid.uuid4()))
         return self._writer.put(prepared, EventType.ADDED)
 
     def _update(self, stored: Document, wanted: Document) -> Document:
@@ -307,11 +306,13 @@ class LocalStore:
 def _as_applied(document: Mapping[str, Any]) -> Document:
     """What a manager can want of an object: all but status and what the store alone sets."""
     metadata = {name: value for name, value in document["metadata"].items() if name not in semantics.NOT_APPLICABLE}
-    return {**{name: value for name, value in document.items() if name != "status"}, "metadata": metadata}
+    return {**semantics.without_status(document), "metadata": metadata}
 
 
-def _named(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With a generated name where only a prefix of one is given."""
+def _new(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a writer may give of a new object, with a generated name where only a prefix of one is given."""
+    if "status" in document and has_status(group_of(document["apiVersion"]), document["kind"]):
+        document = semantics.without_status(document)
     metadata = document["metadata"]
     if metadata.get("name") or not metadata.get("generateName"):
         return document

@@ -37,15 +37,13 @@ def has_generation(group: str) -> bool:
     return group not in _WITHOUT_GENERATION
 
 
-def prepare_create(document: Mapping[str, Any], *, now: str, uid: str, keep_status: bool) -> Document:
-    """A new object: identity given, whatever only the store may set taken out, and status, where that is a
-    subresource."""
+def prepare_create(document: Mapping[str, Any], *, now: str, uid: str) -> Document:
+    """A new object: identity given, whatever else only the store may set taken out. Status must be out already."""
     given = document["metadata"]
     metadata = {name: value for name, value in given.items() if name not in NOT_APPLICABLE}
     metadata["uid"] = uid
     metadata["creationTimestamp"] = now
-    prepared = {name: value for name, value in document.items() if keep_status or name != "status"}
-    prepared["metadata"] = metadata
+    prepared = {**document, "metadata": metadata}
     if is_namespace(prepared):
         prepared["status"] = {"phase": "Active"}
     ref = ref_of_document(prepared)
@@ -89,6 +87,11 @@ def prepare_status(stored: Document, status: Mapping[str, Any] | None) -> Docume
     if status is not None:
         prepared["status"] = status
     return prepared
+
+
+def without_status(document: Mapping[str, Any]) -> Document:
+    """The document as its writer may give it, where status is a subresource."""
+    return {name: value for name, value in document.items() if name != "status"}
 
 
 def prepare_delete(stored: Document, *, now: str, foreground: bool) -> Document:

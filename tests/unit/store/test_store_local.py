@@ -79,7 +79,8 @@ def test_a_created_object_gets_its_identity_and_defaults(store):
     assert metadata["generation"] == 1
     assert metadata["resourceVersion"] == str(store.resource_version)
     assert created["spec"]["listeners"][0]["allowedRoutes"]["namespaces"]["from"] == "Same"
-    assert "addresses" not in created.get("status", {})
+    assert "addresses" not in created["status"]
+    assert created["status"]["conditions"][0]["reason"] == "Pending"
     assert store.get(GATEWAY_REF) == created
 
 
