@@ -258,7 +258,7 @@ class ClusterRuntime:
         report = build_report(
             (gateway for _, gateway in graph.gateways.items()),
             (route for _, route in graph.routes.items()),
-            {ref: status.document for ref, status in self.statuses.items()},
+            {ref: status for ref, status in self.statuses.items()},
             {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
             self.problems.all(),
         )
