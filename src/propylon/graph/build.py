@@ -121,7 +121,7 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
     virtual_hosts = build_virtual_hosts(engine, routes, listeners, by_host)
     l4_routes = build_l4_routes(engine, routes, listeners)
 
-    clusters = build_clusters(engine, routes, listeners, bindings, backends)
+    clusters = build_clusters(engine, routes, l4_routes, listeners, bindings, backends)
     authorities: Collection[SecretKey, bytes] = Union(
         engine, "authorities", frontend_authorities, policies.authorities, found_backends.authorities
     )

@@ -76,8 +76,11 @@ class BackendKey(NamedTuple):
     port: int
 
 
-ApplicationProtocol = Literal["HTTP", "HTTP2", "TCP", "UDP"]
-"""How a proxy speaks to the backend: HTTP/1.1, HTTP/2 (prior knowledge, or by ALPN under TLS), raw bytes, datagrams."""
+ApplicationProtocol = Literal["HTTP", "HTTP2", "TCP", "UDP", "PASSTHROUGH"]
+"""How a proxy speaks to the backend: HTTP/1.1, HTTP/2 (prior knowledge, or by ALPN under TLS), raw bytes, datagrams.
+
+PASSTHROUGH is raw bytes of a TLS session that is the client's own: no TLS is put around it, whatever policies say.
+"""
 
 
 class ClusterKey(NamedTuple):

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from propylon import api
 from propylon.graph.backends import overridden
 from propylon.graph.classes import GatewayHead
@@ -17,6 +19,8 @@ from propylon.graph.model import (
     ClusterKey,
     Endpoint,
     ExternalAuth,
+    L4Key,
+    L4Route,
     Listener,
     ListenerKey,
     Policy,
@@ -63,15 +67,21 @@ def _listener_references(listener: Listener) -> Iterable[BackendRef]:
 def build_clusters(
     engine: Engine,
     routes: Collection[api.ObjectRef, Route],
+    l4_routes: Collection[L4Key, L4Route],
     listeners: Collection[ListenerKey, Listener],
     bindings: Collection[api.ObjectKey, Binding],
     backends: Collection[BackendKey, Backend],
 ) -> Collection[tuple[api.ObjectKey, ClusterKey], Cluster]:
-    """Gather the clusters of each Gateway from rules, mirrors and authorizers."""
+    """Gather the clusters of each Gateway from rules, mirrors and authorizers; of L4 routes from those that won."""
 
-    def of_route(_ref: api.ObjectRef, route: Route) -> set[ClusterUse]:
+    def of_route(ref: api.ObjectRef, route: Route) -> set[ClusterUse]:
+        if ref.kind not in {"HTTPRoute", "GRPCRoute"}:
+            return set()
         keys = {ref.cluster for ref in _route_references(route) if ref.cluster is not None}
         return {(gateway, key) for gateway in _gateways(route) for key in keys}
+
+    def of_l4_route(key: L4Key, route: L4Route) -> set[ClusterUse]:
+        return {(key.gateway, ref.cluster) for ref in route.backends if ref.cluster is not None}
 
     def of_listener(key: ListenerKey, listener: Listener) -> set[ClusterUse]:
         found = {ref.cluster for ref in _listener_references(listener) if ref.cluster is not None}
@@ -88,6 +98,8 @@ def build_clusters(
         backend = look.get(backends, key.backend)
         if backend is None:
             return None
+        if key.protocol == "PASSTHROUGH":
+            return Cluster(key, msgspec.structs.replace(backend, tls=None, finding=None))
         binding = look.get(bindings, gateway)
         client = binding.client_certificate if binding is not None and backend.tls is not None else None
         return Cluster(key, backend, client, look.count(sessions, use) > 0)
@@ -98,6 +110,7 @@ def build_clusters(
         engine,
         "clusters",
         engine.derive("clusters of routes", by_route, build),
+        engine.derive("clusters of L4 routes", l4_routes.index("L4 routes by cluster", of_l4_route), build),
         engine.derive("clusters of listeners", by_listener, build),
     )
 

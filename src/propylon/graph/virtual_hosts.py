@@ -5,6 +5,8 @@ from propylon.graph.attachment import HostKey
 from propylon.graph.hostnames import ancestors, specificity
 from propylon.graph.model import (
     Attachment,
+    BackendRef,
+    ClusterKey,
     Filter,
     L4Key,
     L4Route,
@@ -112,6 +114,14 @@ def l4_places(route: Route) -> list[tuple[L4Key, tuple[str, ListenerKey]]]:
     ]
 
 
+def passed_through(backend: BackendRef) -> BackendRef:
+    """Have a backend take the client's own TLS session: a BackendTLSPolicy neither applies nor stands in the way."""
+    policy_unmet = backend.finding is not None and backend.finding.condition == "Warning"
+    if backend.target is None or (backend.cluster is None and not policy_unmet):
+        return backend
+    return BackendRef(backend.weight, ClusterKey(backend.target, "PASSTHROUGH"), backend.filters, None, backend.target)
+
+
 def build_l4_routes(
     engine: Engine, routes: Collection[api.ObjectRef, Route], listeners: Collection[ListenerKey, Listener]
 ) -> Collection[L4Key, L4Route]:
@@ -131,6 +141,8 @@ def build_l4_routes(
             return None
         backends = route.rules[0].backends if route.rules else ()
         mode = listener.tls.mode if listener.tls is not None else None
+        if mode == "Passthrough":
+            backends = tuple(passed_through(backend) for backend in backends)
         return L4Route(key, route.ref, listener_key, mode, backends)
 
     return engine.derive("L4 routes", by_place, build)
