@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from propylon import api
@@ -37,9 +38,25 @@ def key_pair_problem(chain: bytes, private_key: bytes) -> str | None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return "tls.key holds no usable PEM private key (encrypted keys are not supported)"
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if certificates[0].public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
+    try:
+        same = certificates[0].public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return "tls.crt holds a certificate with an unusable public key"
+    if not same:
         return "tls.key does not belong to the certificate in tls.crt"
-    return None
+    return key_problem(key)
+
+
+def key_problem(key: object) -> str | None:
+    """Say why Envoy would refuse a private key: it takes RSA from 2048 bits on, ECDSA on the NIST curves, Ed25519."""
+    match key:
+        case rsa.RSAPrivateKey():
+            return None if key.key_size >= 2048 else f"tls.key is an RSA key of {key.key_size} bits, 2048 are the least"
+        case ec.EllipticCurvePrivateKey() if key.curve.name in {"secp256r1", "secp384r1", "secp521r1"}:
+            return None
+        case ed25519.Ed25519PrivateKey():
+            return None
+    return "tls.key is of a kind that Envoy does not take: use RSA, or ECDSA on P-256"
 
 
 @lru_cache(maxsize=2048)

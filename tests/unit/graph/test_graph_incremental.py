@@ -229,3 +229,37 @@ def test_the_work_is_proportional_to_the_change() -> None:
     commit = world.commit()
     # The Gateway's status counts it; nothing else but the route's own nodes.
     assert commit.total_recomputed <= 10, commit.recomputed
+
+
+def set_of(number: int, hostname: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "ListenerSet",
+        "metadata": {"name": f"s{number}", "namespace": "n"},
+        "spec": {
+            "parentRef": {"name": "g"},
+            "listeners": [{"name": "x", "port": 80, "protocol": "HTTP", "hostname": hostname}],
+        },
+    }
+
+
+def test_a_listener_set_concerns_its_own_routes_only() -> None:
+    world = World().load(manifests(0))
+    gateway_ = yaml.safe_load(manifests(0).split("---")[1])
+    gateway_["spec"]["allowedListeners"] = {"namespaces": {"from": "All"}}
+    world.set(gateway_)
+    for number in range(40):
+        world.set(set_of(number, f"s{number}.example.com"))
+        for path in ("/a", "/b"):
+            document = numbered_route(number, path)
+            document["metadata"]["name"] += path[1:]
+            document["spec"] |= {"hostnames": [], "parentRefs": [{"kind": "ListenerSet", "name": f"s{number}"}]}
+            world.set(document)
+    world.commit()
+    assert len(world.graph.virtual_hosts) == 40
+    world.set(set_of(7, "moved.example.com"))
+    commit = world.commit()
+    assert commit.recomputed["routes of kind HTTPRoute"] == 2
+    assert commit.recomputed["virtual hosts"] == 1
+    assert commit.recomputed["listener sets"] == 1
+    assert commit.total_recomputed <= 20, commit.recomputed
