@@ -1,6 +1,7 @@
 """What is broken is named with file, line, object, field and remedy; everything else keeps serving."""
 
 import base64
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,3 +185,24 @@ def test_broken_file_keeps_its_last_good_objects(world: tuple[Instance, Path]) -
     assert client.get("kept.example.com").status_code == 200
     (manifests / "bad.yaml").unlink()
     eventually(lambda: client.get("kept.example.com").status_code == 404, "pruned with its file")
+
+
+def test_full_disk_under_the_store(world: tuple[Instance, Path]) -> None:
+    """No byte more may be written to any file, as on a full disk; then there is room again."""
+    instance, manifests = world
+    assert instance.process is not None
+    before = resource.prlimit(instance.process.pid, resource.RLIMIT_FSIZE)
+    client = instance.client("default/web", "http")
+    resource.prlimit(instance.process.pid, resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        write(manifests, bad=route("full", "full.example.com", to("a")))
+        entry = eventually(
+            lambda: next((e for e in instance.status()["errors"] if "store" in str(e).lower()), None), "said so"
+        )
+        assert entry["remedy"]
+        assert client.get("good.example.com").status_code == 200
+    finally:
+        resource.prlimit(instance.process.pid, resource.RLIMIT_FSIZE, before)
+    eventually(lambda: client.get("full.example.com").status_code == 200, "what waited is served")
+    stored = instance.run("get", "httproute", "full", "-o", "name", check=True).stdout
+    assert stored == "httproute/full\n"

@@ -26,7 +26,7 @@ from propylon.echo.process import EchoProcess
 from propylon.envoy import names
 from propylon.graph.model import BackendKey, Endpoint, PortKey
 from propylon.proxies.process import ProcessProxies
-from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Started
+from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Refused, Started
 from propylon.status import PortProgrammed, Status, merge_status
 from propylon.store import NotFound, StoreUnavailable
 from propylon.xds import LDS, Event, Server
@@ -87,6 +87,8 @@ class Runtime:
             self._told.add(event.node)
         elif isinstance(event, Exited) and not event.expected:
             self.say(f"proxy of {event.node} ended (pid {event.pid})")
+        elif isinstance(event, Refused):
+            self.say(f"error: the proxy of {event.node} keeps its old settings: {event.reason}")
         elif isinstance(event, BackingOff):
             self.say(f"proxy of {event.node} starts again in {event.seconds:.1f} s: {event.reason}")
         self._bell.set()
