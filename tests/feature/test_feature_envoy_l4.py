@@ -146,6 +146,20 @@ def test_passthrough_by_sni(site, secure):
         assert banner(port, sni, CLIENT) == ""
 
 
+def test_what_passes_through_is_not_encrypted_again(site, secure):
+    """A BackendTLSPolicy is for connections whose TLS ends at the Gateway; both kinds can share the backend."""
+    validation = site.world.secret("validation", "inner", CA.chain)
+    site.world.backend("both", secure["s"].port, protocol="TCP", tls=BackendTls("s.test", validation))
+    port = free_port()
+    through, ended = passthrough("through", port, "s.test"), terminate(site, "ended", port, "ended.test")
+    site.world.port(through, ended)
+    site.world.l4(through, to("both"), hostname="s.test", mode="Passthrough", kind="TLSRoute")
+    site.world.l4(ended, to("both"), hostname="ended.test", mode="Terminate", kind="TLSRoute")
+    site.proxy.apply(site.world)
+    assert banner(port, "s.test", CLIENT) == "s"
+    assert banner(port, "ended.test", CLIENT) == "s"
+
+
 def test_passthrough_without_anywhere_to_go_closes_without_alert(site, secure):
     for target in (to("empty"), to(None)):
         port = free_port()

@@ -7,6 +7,7 @@ import ssl
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from propylon.envoy import EnvoySettings
 from propylon.graph.model import BackendTls, ClientValidation, ListenerTls, SubjectAltName
@@ -142,6 +143,19 @@ def test_each_listener_shows_its_own_certificate(site):
         assert ask(site.port, name, name, context=context).status == 200
 
 
+def test_several_certificates_of_one_listener(site):
+    """The one that fits the name is shown."""
+    port = free_port()
+    keys = []
+    for name in ("first.many.test", "second.many.test"):
+        pair = CA.issue(name)
+        keys.append(site.world.secret("certificate", name, pair.chain, pair.private_key))
+    site.world.port(listener("many", "HTTPS", port, "*.many.test", ListenerTls("Terminate", tuple(keys))))
+    site.proxy.apply(site.world)
+    for name in ("first.many.test", "second.many.test"):
+        assert ask(port, name, name, context=CA.client()).status == 404
+
+
 def test_http2_by_alpn(site):
     with httpx.Client(http2=True, verify=CA.client(verify=False)) as client:
         answer = client.get(f"https://127.0.0.1:{site.port}/x", headers={"host": "unknown.test"})
@@ -200,6 +214,26 @@ def test_rotation_drains_nothing(site):
         kept.request("GET", "/", headers={"Host": "two.test"})
         answer = kept.getresponse()
         assert (answer.status, answer.getheader("connection")) == (200, None)
+
+
+def test_a_secret_that_envoy_cannot_use_costs_its_own_listener_only(site):
+    """RSA keys below 2,048 bits: Envoy acknowledges the resource, logs that it cannot use it, and serves the others."""
+    port = free_port()
+    good = site.listen(port, "good.test")
+    weak = CA.issue("weak.test", key=rsa.generate_private_key(65537, 1024))
+    key = site.world.secret("certificate", "weak", weak.chain, weak.private_key)
+    bad = listener("bad", "HTTPS", port, "weak.test", ListenerTls("Terminate", (key,)))
+    site.world.port(good, bad)
+    site.world.host(good, "good.test", entry(backends=(ref("a"),)))
+    site.proxy.apply(site.world)
+    assert ask(port, "good.test", "good.test").status == 200
+    with pytest.raises((ssl.SSLError, OSError)):
+        ask(port, "weak.test", "weak.test")
+    pair = CA.issue("weak.test")
+    site.world.secret("certificate", "weak", pair.chain, pair.private_key)
+    site.proxy.apply(site.world)
+    wait_for(lambda: not closed(port, "weak.test"), "the better certificate")
+    assert ask(port, "weak.test", "weak.test").status == 404
 
 
 def test_another_listener_on_the_port_closes_nothing(site):

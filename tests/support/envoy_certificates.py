@@ -39,8 +39,8 @@ class Authority:
         self.pair = Pair(builder.sign(self.key, hashes.SHA256()), self.key)
         self.chain = self.pair.chain
 
-    def issue(self, *dns_names, uris=()):
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, *dns_names, uris=(), key=None):
+        key = key or ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(n) for n in dns_names] + [x509.UniformResourceIdentifier(u) for u in uris]
         builder = _builder(_name("leaf"), self.subject, key)
         if names:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import address_pb2, extension_pb2, protocol_pb2
 from envoy.extensions.network.dns_resolver.getaddrinfo.v3 import getaddrinfo_dns_resolver_pb2
@@ -40,6 +41,14 @@ def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Env
         _discover_by_eds(out, names.cluster_load_assignment(backend.key))
     if backend.tls is not None and cluster.key.protocol != "UDP":
         out.transport_socket.CopyFrom(build_upstream_socket(cluster, backend.tls, settings))
+    return out
+
+
+def build_passthrough_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> Any:
+    """The same backend for bytes that are TLS already."""
+    plain = msgspec.structs.replace(cluster, backend=msgspec.structs.replace(cluster.backend, tls=None))
+    out = build_cluster(plain, endpoints, settings)
+    out.name = names.passthrough_cluster(cluster.key)
     return out
 
 

@@ -46,6 +46,11 @@ def cluster(key: ClusterKey) -> str:
     return f"{cluster_load_assignment(key.backend)}/{key.protocol}"
 
 
+def passthrough_cluster(key: ClusterKey) -> str:
+    """The same backend for bytes that are TLS already: `Service/ns/name/443/TCP/passthrough`."""
+    return f"{cluster(key)}/passthrough"
+
+
 def cluster_load_assignment(key: BackendKey) -> str:
     """ClusterLoadAssignment: `Service/ns/name/8080`, shared by the clusters of that backend."""
     return f"{key.kind}/{key.namespace}/{key.name}/{key.port}"

@@ -50,15 +50,16 @@ def seconds(value: float) -> duration_pb2.Duration:
 
 
 @cache
-def ads() -> Any:
-    """The source of every dynamic resource. Envoy waits for it without end: half a configuration is never served.
+def ads(patience: float = 0) -> Any:
+    """The source of every dynamic resource; always the same message: copy, do not change.
 
-    Always the same message: copy, do not change.
+    What needs the resource waits for it `patience` seconds; 0 is without end, so that half a configuration is never
+    served.
     """
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,
-        initial_fetch_timeout=seconds(0),
+        initial_fetch_timeout=seconds(patience),
     )
 
 

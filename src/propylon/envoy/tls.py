@@ -14,6 +14,8 @@ from propylon.graph.model import BackendTls, Cluster, ListenerTls, SecretKey
 
 HTTP_ALPN = ("h2", "http/1.1")
 _HANDSHAKE_TIMEOUT = 15.0
+_SECRET_PATIENCE = 5.0
+"""Seconds. A Secret that does not come must not keep the other listeners of its port from serving."""
 
 
 def build_downstream_socket(tls: ListenerTls, alpn: Sequence[str] = ()) -> Any:
@@ -80,4 +82,4 @@ def _upstream_alpn(cluster: Cluster) -> tuple[str, ...]:
 
 
 def _sds(key: SecretKey) -> Any:
-    return secret_pb2.SdsSecretConfig(name=names.secret(key), sds_config=ads())
+    return secret_pb2.SdsSecretConfig(name=names.secret(key), sds_config=ads(_SECRET_PATIENCE))

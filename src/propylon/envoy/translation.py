@@ -8,7 +8,7 @@ import msgspec
 
 from propylon import api
 from propylon.envoy import names
-from propylon.envoy.cluster import build_cluster, build_weighted_udp_cluster
+from propylon.envoy.cluster import build_cluster, build_passthrough_cluster, build_weighted_udp_cluster
 from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment
 from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of
 from propylon.envoy.listener import build_listener
@@ -163,16 +163,27 @@ def _clusters(
         endpoints: tuple[Endpoint, ...] = ()
         if cluster.backend.discovery == "DNS":
             endpoints = look.get(graph.endpoints, cluster.key.backend) or ()
-        body = serialize(build_cluster(cluster, endpoints, settings))
+        service = _backend_ref(cluster.key.backend)
         policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
-        origins = (*((policy,) if policy is not None else ()), _backend_ref(cluster.key.backend))
-        return _named(key[0], Resource(CLUSTER, names.cluster(cluster.key), body, origins))
+        origins = (service,) if policy is None else (policy, service)
+        body = serialize(build_cluster(cluster, endpoints, settings))
+        named = _named(key[0], Resource(CLUSTER, names.cluster(cluster.key), body, origins))
+        if look.count(passed_through, key):
+            body = serialize(build_passthrough_cluster(cluster, endpoints, settings))
+            named |= _named(key[0], Resource(CLUSTER, names.passthrough_cluster(cluster.key), body, (service,)))
+        return named
+
+    def passes_through(key: L4Key, route: L4Route) -> set[tuple[api.ObjectKey, ClusterKey]]:
+        if route.tls_mode != "Passthrough":
+            return set()
+        return {(key.gateway, ref.cluster) for ref in route.backends if ref.cluster is not None}
 
     def of_route(key: L4Key, route: L4Route, _: Look) -> Named:
         name = names.weighted_udp_cluster(key)
         body = serialize(build_weighted_udp_cluster(name, settings))
         return _named(key.gateway, Resource(CLUSTER, name, body, (route.route,)))
 
+    passed_through = graph.l4_routes.index("envoy: passthrough routes by cluster", passes_through)
     return Union(
         engine,
         "envoy: clusters",
