@@ -54,8 +54,9 @@ def resolve_conflicts(own: Sequence[Listener], added: Iterable[Listener]) -> tup
 
 
 def _reason(listener: Listener, other_protocol: str) -> str:
-    """Same host and port: a conflict of hostnames, or of protocols if HTTPS meets TLS (or TCP has no hostnames)."""
-    return "HostnameConflict" if listener.protocol == other_protocol != "TCP" else "ProtocolConflict"
+    """Same host and port: a conflict of hostnames, or of protocols if HTTPS meets TLS, or if there are no hostnames."""
+    same = listener.protocol == other_protocol and other_protocol not in {"TCP", "UDP"}
+    return "HostnameConflict" if same else "ProtocolConflict"
 
 
 def _own_conflicts(own: Sequence[Listener]) -> Iterable[Listener]:
@@ -77,9 +78,8 @@ def _own_conflicts(own: Sequence[Listener]) -> Iterable[Listener]:
             names = ", ".join(o.key.section for o in same)
             host = f"host {listener.hostname}" if listener.hostname else "every host"
             message = f"port {listener.port} and {host} are also claimed by listener {names}"
-            protocols = {o.protocol for o in same}
-            reason = "HostnameConflict" if protocols == {listener.protocol} and not protocols & {"TCP", "UDP"} else ""
-            yield _conflicted(listener, reason or "ProtocolConflict", message)
+            foreign_protocol = next((o.protocol for o in same if o.protocol != listener.protocol), listener.protocol)
+            yield _conflicted(listener, _reason(listener, foreign_protocol), message)
         else:
             yield listener
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from propylon.graph.targets import Resolver
 
 _DURATION = re.compile(r"(\d{1,5})(ms|h|m|s)")
 _WHOLE_DURATION = re.compile(r"(?:\d{1,5}(?:ms|h|m|s)){1,4}")
+MAX_PROGRAM_SIZE = 65_536
+"""RE2 instructions that the proxies' bootstrap allows (re2.max_program_size.error_level)."""
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -40,16 +43,25 @@ def seconds(duration: str, field: str) -> float:
     return round(sum(int(number) * _SECONDS[unit] for number, unit in _DURATION.findall(duration)), 3)
 
 
-def check_expression(pattern: str, field: str) -> None:
-    """Refuse a regular expression that RE2, and so Envoy, cannot compile. Raises InvalidRule."""
+@lru_cache(maxsize=16_384)
+def expression_problem(pattern: str) -> str | None:
+    """Say why Envoy would refuse a regular expression (RE2 syntax, size of the compiled program), if it would."""
     options = re2.Options()
     options.log_errors = False
     try:
-        re2.compile(pattern, options)
+        size = re2.compile(pattern, options).programsize
     except re2.error as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        message = f"regular expression {pattern!r} is not valid in RE2 syntax: {reason}"
-        raise InvalidRule(Finding("Accepted", "UnsupportedValue", message, field)) from None
+        return f"is not valid in RE2 syntax: {reason}"
+    return None if size <= MAX_PROGRAM_SIZE else f"is too large: {size} instructions, {MAX_PROGRAM_SIZE} are the most"
+
+
+def check_expression(pattern: str, field: str) -> None:
+    """Refuse a regular expression that Envoy would refuse. Raises InvalidRule."""
+    problem = expression_problem(pattern)
+    if problem is not None:
+        message = f"regular expression {pattern!r} {problem}"
+        raise InvalidRule(Finding("Accepted", "UnsupportedValue", message, field))
 
 
 def match_type(kind: str, field: str) -> str:
