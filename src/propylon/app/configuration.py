@@ -43,6 +43,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     access_log: bool = True
     once: bool = False
+    trace: bool = False
+    """Print what every turn recomputed, and why."""
 
 
 class FileOptions(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):

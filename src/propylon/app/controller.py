@@ -32,6 +32,8 @@ class Outcome(NamedTuple):
     """Those that changed, came or went."""
     unserved_changed: bool
     failures: tuple[tuple[str, Any, Exception], ...]
+    explanation: str
+    """What was recomputed and why, if the engine traces."""
 
 
 class Controller:
@@ -103,6 +105,7 @@ class Controller:
             gateways=frozenset(commit.changes(self.graph.gateways)),
             unserved_changed=bool(commit.changes(self.graph.unserved)),
             failures=tuple(commit.failures),
+            explanation=commit.explain() if self.engine.trace and commit.trace else "",
         )
 
     def resource(self, node: Node, name: ResourceName) -> Resource | None:

@@ -13,7 +13,7 @@ Locate = Callable[[api.ObjectRef, str], Place]
 REMEDIES: Mapping[str, str] = {
     "RefNotPermitted": "add a ReferenceGrant in the namespace that is referred to",
     "BackendNotFound": "create the Service, or mend its name, namespace and port",
-    "NoMatchingParent": "name a listener and a port that the Gateway has",
+    "NoMatchingParent": "mend the parentRef, or add what it names",
     "NotAllowedByListeners": "let the listener's allowedRoutes take the route's namespace and kind",
     "NoMatchingListenerHostname": "give the route a hostname within the listener's",
     "InvalidCertificateRef": "create the Secret with tls.crt and tls.key, or run with --dev-certs",

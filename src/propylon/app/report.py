@@ -26,8 +26,8 @@ class Problem(NamedTuple):
     def line_of_text(self) -> str:
         """One line for a terminal: place, object, field, message, remedy."""
         place = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        parts = [p for p in (place, self.object, self.field) if p]
-        return f"{': '.join(parts)}: {self.message}" + (f" ({self.remedy})" if self.remedy else "")
+        parts = [p for p in (place, self.object, self.field, self.message) if p]
+        return ": ".join(parts) + (f" ({self.remedy})" if self.remedy else "")
 
     def as_document(self) -> dict[str, Any]:
         """As it stands in `errors`."""

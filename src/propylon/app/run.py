@@ -1,6 +1,7 @@
 """Entry points for the command line: serve, or load once and report."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 import tempfile
@@ -52,8 +53,8 @@ def _say() -> Any:
         word, colon, rest = line.partition(": ")
         if colon and word in words and sys.stdout.isatty():
             line = click.style(word, fg=words[word]) + ": " + rest
-        click.echo(f"{time.monotonic() - began:7.2f}  {line}")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe behind standard output ends nothing
+            click.echo(f"{time.monotonic() - began:7.2f}  {line}")
 
     return say
 

@@ -49,6 +49,7 @@ class Workspace:
             self._certificate_inputs = (observe(self._wanted), observe(controller.sources.secrets))
         self.statuses: dict[api.ObjectRef, Any] = {}
         self._say = say
+        self.controller.engine.trace = options.trace
         self.ring: Callable[[], None] = lambda: None
         """Called, from any thread, when there is something that the store does not tell."""
         self._file_problems: tuple[FileProblem, ...] = ()
@@ -68,6 +69,8 @@ class Workspace:
         self._take_changes()
         self._place_gateways()
         outcome = self.controller.commit()
+        for line in outcome.explanation.splitlines():
+            self._say(f"trace: {line}")
         for name, key, error in outcome.failures:
             log.error("a computation failed: collection=%s key=%s", name, key, exc_info=error)
         self.statuses.update({ref: status for ref, status in outcome.statuses.items() if status is not None})
