@@ -1,6 +1,6 @@
 """RouteConfiguration: all virtual hosts of one route table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from envoy.config.route.v3 import route_pb2
@@ -31,13 +31,14 @@ def route_tables(port: Port, misdirected_limit: int) -> dict[RouteTableKey, Rout
     """
     tables: dict[RouteTableKey, RouteTable] = {}
     https = [listener for listener in port.listeners if listener.protocol == "HTTPS"]
-    hostnames = {listener.hostname or "*" for listener in https}
+    hostnames = sorted({listener.hostname or "*" for listener in https})
+    inside = _inside(hostnames)
     for listener in port.listeners:
         key = listener.route_table
         own = listener.hostname or "*"
         if listener.protocol == "HTTPS":
-            others = sorted(hostnames - {own})
-            tables[key] = RouteTable(key, (own,), _misdirected(own, others, misdirected_limit), (listener.key,))
+            misdirected = _misdirected(own, hostnames, inside.get(own, []), misdirected_limit)
+            tables[key] = RouteTable(key, (own,), misdirected, (listener.key,))
         elif listener.protocol == "HTTP":
             known = tables.get(key, RouteTable(key, ()))
             tables[key] = RouteTable(key, (*known.claimed, own), (), (*known.listeners, listener.key))
@@ -63,10 +64,24 @@ def build_route_configuration(table: RouteTable, hosts: Iterable[tuple[str, byte
     return b"".join(fragments)
 
 
-def _misdirected(own: str, others: list[str], limit: int) -> tuple[str, ...]:
-    inside = [h for h in others if own == "*" or (own.startswith("*.") and h.endswith(own[1:]))]
-    outside = [h for h in others if h not in inside] if own != "*" else []
-    if "*" in outside or len(outside) > limit:
-        # Hosts of more specific wildcards among the others would fall to "*" anyway.
-        outside = ["*"]
-    return (*inside, *outside)
+def _inside(hostnames: Sequence[str]) -> dict[str, list[str]]:
+    """Per wildcard, the more specific hostnames that other listeners claim."""
+    inside: dict[str, list[str]] = {hostname: [] for hostname in hostnames if hostname.startswith("*")}
+    for hostname in hostnames:
+        parent = hostname.removeprefix("*.")
+        while parent and hostname != "*":
+            parent = parent.partition(".")[2]
+            wider = f"*.{parent}" if parent else "*"
+            if wider in inside:
+                inside[wider].append(hostname)
+    return inside
+
+
+def _misdirected(own: str, hostnames: Sequence[str], inside: list[str], limit: int) -> tuple[str, ...]:
+    if own == "*":
+        return tuple(inside)
+    if "*" in hostnames or len(hostnames) - 1 - len(inside) > limit:
+        # Hosts of the others' more specific hostnames would fall to "*" anyway.
+        return (*inside, "*")
+    known = {own, *inside}
+    return (*inside, *(hostname for hostname in hostnames if hostname not in known))
