@@ -134,7 +134,8 @@ class ExecToken:
         except OSError as error:
             raise CredentialsError(f"the credentials program {name} cannot be run: {error.strerror}") from error
         try:
-            out, err = await asyncio.wait_for(process.communicate(), EXEC_SECONDS)
+            async with asyncio.timeout(EXEC_SECONDS):
+                out, err = await process.communicate()
         except TimeoutError as error:
             process.kill()
             await process.wait()

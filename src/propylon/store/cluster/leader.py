@@ -111,8 +111,9 @@ class LeaderElection:
     async def _round(self) -> None:
         started = time.monotonic()
         try:
-            # A call that hangs must not outlive our right to write.
-            held = await asyncio.wait_for(self._try(), self._times.renew)
+            # A call that hangs must not outlive our right to write. (wait_for would lose a cancellation in 3.11.)
+            async with asyncio.timeout(self._times.renew):
+                held = await self._try()
         except (ApiError, Unreachable, msgspec.DecodeError, TimeoutError) as error:
             self._say(f"the lease {self._namespace}/{self._name} cannot be read or written: {error}")
             if self.leading and time.monotonic() - self._renewed_at >= self._times.renew:
