@@ -9,8 +9,9 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from propylon import api
 from propylon.envoy import EnvoySettings
-from propylon.graph.model import BackendTls, ClientValidation, ListenerTls, SubjectAltName
+from propylon.graph.model import BackendTls, ClientValidation, ListenerTls, Redirect, Session, SubjectAltName
 from support.envoy_backends import HttpBackend
 from support.envoy_certificates import Authority
 from support.envoy_proxy import Proxy, free_port, wait_for
@@ -154,6 +155,27 @@ def test_several_certificates_of_one_listener(site):
     site.proxy.apply(site.world)
     for name in ("first.many.test", "second.many.test"):
         assert ask(port, name, name, context=CA.client()).status == 404
+
+
+def test_session_cookies_are_secure(site):
+    port = free_port()
+    each = site.listen(port, "stay.test")
+    site.world.port(each)
+    site.world.host(each, "stay.test", entry(session=Session("Cookie", "stay"), backends=(ref("a"),)))
+    site.proxy.apply(site.world)
+    cookie = ask(port, "stay.test", "stay.test").headers["set-cookie"]
+    assert sorted(part.strip() for part in cookie.split(";")[1:]) == ["HttpOnly", "Path=/", "Secure"]
+
+
+def test_redirects_of_an_https_listener(site):
+    port = free_port()
+    each = site.listen(port, "*.moved.test")
+    site.world.port(each)
+    redirect = Redirect(api.HTTPRequestRedirectFilter(path=api.HTTPPathModifier("ReplaceFullPath", "/new")))
+    site.world.host(each, "*.moved.test", entry(filters=(redirect,)))
+    site.proxy.apply(site.world)
+    for host in ("x.moved.test", f"x.moved.test:{port}"):
+        assert ask(port, "x.moved.test", host).headers["location"] == f"https://x.moved.test:{port}/new"
 
 
 def test_http2_by_alpn(site):

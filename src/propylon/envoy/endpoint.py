@@ -36,16 +36,15 @@ def build_weighted_load_assignment(name: str, shares: Sequence[tuple[int, Sequen
 
 
 def by_priority(endpoints: Sequence[Endpoint]) -> list[list[Endpoint]]:
-    """Endpoints in groups: those further down serve only if there are none above.
+    """Endpoints in groups, each address once: those further down serve only if there are none above.
 
     Draining ones are a priority of their own rather than of health status DRAINING: Envoy would not use that even if
     nothing else is left (KEP-1672: a terminating endpoint is better than none), and sessions would lose it at once.
     """
-    groups = [
-        sorted(e for e in endpoints if not e.draining),
-        sorted(e for e in endpoints if e.draining),
-    ]
-    return [group for group in groups if group]
+    serving = {(e.address, e.port): e for e in endpoints if not e.draining}
+    draining = {(e.address, e.port): e for e in endpoints if e.draining}
+    groups = [serving, {where: e for where, e in draining.items() if where not in serving}]
+    return [sorted(group.values()) for group in groups if group]
 
 
 def socket_address(host: str, port: int, *, udp: bool = False) -> Any:

@@ -9,6 +9,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 
 from propylon import api
 from propylon.envoy import EnvoySettings
+from propylon.envoy.endpoint import by_priority
 from propylon.envoy.resource import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, SECRET
 from propylon.envoy.route_configuration import route_tables
 from propylon.graph.model import (
@@ -174,6 +175,13 @@ def test_priorities_of_endpoints():
     world.graph.endpoints.set(key, (Endpoint("10.0.0.1", 1, draining=True),))
     out = message(world, CLUSTER_LOAD_ASSIGNMENT, "Service/default/s/80")
     assert [(e.priority, len(e.lb_endpoints)) for e in out.endpoints] == [(0, 1)]
+
+
+def test_an_address_is_listed_once():
+    one, again = Endpoint("10.0.0.1", 1), Endpoint("10.0.0.1", 1, draining=True)
+    other = Endpoint("10.0.0.1", 2, draining=True)
+    assert by_priority([again, one, one, other, other]) == [[one], [other]]
+    assert by_priority([]) == []
 
 
 @pytest.mark.parametrize(("settings", "count"), [({}, 1), ({"access_log": False}, 0)])
