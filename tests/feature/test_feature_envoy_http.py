@@ -197,6 +197,17 @@ def test_a_backend_by_name(site):
     assert answer.seen["headers"]["host"] == host
 
 
+def test_endpoints_given_by_name(site):
+    """Such as `--backend` takes; back to IPs the cluster is discovered again."""
+    port = site.backends["a"].port
+    site.world.backend("given", ("localhost", port))
+    host = site.serve(entry(backends=(ref("given"),)))
+    wait_for(lambda: site.ask(host).status == 200, "name resolution")
+    site.world.backend("given", site.backends["b"].port)
+    site.proxy.apply(site.world)
+    wait_for(lambda: site.ask(host).seen["backend"] == "b", "the endpoint by IP")
+
+
 # --- headers ----------------------------------------------------------------------------------------------------------
 
 

@@ -30,12 +30,13 @@ request."""
 
 
 def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> Any:
-    """Envoy's Cluster; `endpoints` count for DNS backends only, the others get theirs by EDS."""
+    """Envoy's Cluster. `endpoints` are those of a backend that is found by DNS; others get theirs by EDS, if none of
+    them has a name."""
     backend = cluster.backend
     out = cluster_pb2.Cluster()
     out.CopyFrom(_template(cluster.key.protocol, settings))
     out.name = names.cluster(cluster.key)
-    if backend.discovery == "DNS":
+    if backend.discovery == "DNS" or endpoints:
         _discover_by_dns(out, endpoints or (Endpoint(backend.dns_name, backend.key.port),))
     else:
         _discover_by_eds(out, names.cluster_load_assignment(backend.key))

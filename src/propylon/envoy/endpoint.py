@@ -1,6 +1,8 @@
 """ClusterLoadAssignment: the addresses behind a backend."""
 
+import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
@@ -45,6 +47,16 @@ def by_priority(endpoints: Sequence[Endpoint]) -> list[list[Endpoint]]:
     draining = {(e.address, e.port): e for e in endpoints if e.draining}
     groups = [serving, {where: e for where, e in draining.items() if where not in serving}]
     return [sorted(group.values()) for group in groups if group]
+
+
+@lru_cache(maxsize=100_000)
+def is_ip(address: str) -> bool:
+    """Whether an address is an IP rather than a name; EDS knows IPs only."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def socket_address(host: str, port: int, *, udp: bool = False) -> Any:

@@ -9,7 +9,7 @@ import msgspec
 from propylon import api
 from propylon.envoy import names
 from propylon.envoy.cluster import build_cluster, build_passthrough_cluster, build_weighted_udp_cluster
-from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment
+from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment, is_ip
 from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of
 from propylon.envoy.listener import build_listener
 from propylon.envoy.redirect import Place
@@ -160,9 +160,8 @@ def _clusters(
     engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route], settings: EnvoySettings
 ) -> Resources:
     def of_backend(key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster, look: Look) -> Named:
-        endpoints: tuple[Endpoint, ...] = ()
-        if cluster.backend.discovery == "DNS":
-            endpoints = look.get(graph.endpoints, cluster.key.backend) or ()
+        discovery = graph.endpoints if cluster.backend.discovery == "DNS" else named_endpoints
+        endpoints = look.get(discovery, cluster.key.backend) or ()
         service = _backend_ref(cluster.key.backend)
         policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
         origins = (service,) if policy is None else (policy, service)
@@ -183,6 +182,11 @@ def _clusters(
         body = serialize(build_weighted_udp_cluster(name, settings))
         return _named(key.gateway, Resource(CLUSTER, name, body, (route.route,)))
 
+    def with_names(_: BackendKey, endpoints: tuple[Endpoint, ...], __: Look) -> tuple[Endpoint, ...] | None:
+        """Endpoints of which some are names (given by hand): Envoy has to resolve them itself."""
+        return None if all(is_ip(each.address) for each in endpoints) else endpoints
+
+    named_endpoints = engine.derive("envoy: endpoints with names", graph.endpoints, with_names)
     passed_through = graph.l4_routes.index("envoy: passthrough routes by cluster", passes_through)
     return Union(
         engine,
@@ -194,7 +198,8 @@ def _clusters(
 
 def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route]) -> Resources:
     def body(key: BackendKey, endpoints: tuple[Endpoint, ...], _: Look) -> bytes:
-        return serialize(build_load_assignment(names.cluster_load_assignment(key), endpoints))
+        by_ip = [each for each in endpoints if is_ip(each.address)]
+        return serialize(build_load_assignment(names.cluster_load_assignment(key), by_ip))
 
     def discovered(
         key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster
@@ -209,10 +214,10 @@ def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4R
 
     def of_route(key: L4Key, route: L4Route, look: Look) -> Named:
         name = names.weighted_udp_cluster(key)
-        shares = [
-            (ref.weight, (look.get(graph.endpoints, ref.cluster.backend) or ()) if ref.cluster is not None else ())
-            for ref in live_backends(route)
-        ]
+        shares = []
+        for ref in live_backends(route):
+            endpoints = (look.get(graph.endpoints, ref.cluster.backend) or ()) if ref.cluster is not None else ()
+            shares.append((ref.weight, [each for each in endpoints if is_ip(each.address)]))
         assigned = serialize(build_weighted_load_assignment(name, shares))
         return _named(key.gateway, Resource(CLUSTER_LOAD_ASSIGNMENT, name, assigned, (route.route,)))
 
