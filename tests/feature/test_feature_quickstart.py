@@ -50,7 +50,9 @@ def test_the_report_is_clean(running: tuple[Instance, Path]) -> None:
 def test_plain_http_is_redirected(running: tuple[Instance, Path]) -> None:
     answer = running[0].client("edge/front", "http").get("blog.localhost", "/a?b=c")
     assert answer.status_code == 301
-    assert answer.headers["location"] == "https://blog.localhost:18443/a?b=c", "the offset leads to a port that is bound"
+    assert answer.headers["location"] == "https://blog.localhost:18443/a?b=c", (
+        "the offset leads to a port that is bound"
+    )
 
 
 def test_the_split_and_the_editors(running: tuple[Instance, Path]) -> None:
