@@ -94,3 +94,10 @@ def test_get_config_logs(tmp_path: Path) -> None:
         assert "Traceback" not in second.stderr
         assert instance.stop() == 0
     assert "stopping" in instance.output()
+
+
+def test_a_gateway_without_routes_is_programmed(tmp_path: Path) -> None:
+    manifests = write(tmp_path / "m", gateway=GATEWAY)
+    with Instance(tmp_path, str(manifests), "--port-offset", str(OFFSET)) as instance:
+        assert instance.ready()["gateways"][0]["programmed"]
+        assert instance.client("default/web", "http").get("any.example.com").status_code == 404

@@ -99,6 +99,8 @@ class Subscription:
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
         self.wildcard = False
+        self.greeted = True
+        """False until a wildcard subscription of a fresh proxy got its first response."""
         self.names: set[str] = set()
         self.acked: dict[str, str] = {}
         """The version the proxy has, as far as it told."""
@@ -188,6 +190,8 @@ class Stream:
             if not request.subscribe and not request.unsubscribe:
                 subscription.wildcard = request.type_url in WILDCARD
         self._subscribe(subscription, request.subscribe, is_first)
+        if is_first and subscription.wildcard and not request.initial_versions:
+            subscription.greeted = False
         self._unsubscribe(subscription, request.unsubscribe)
         if request.type_url == EDS:
             self._sent_early.clear()
@@ -359,7 +363,11 @@ class Stream:
                 rank = removal_rank(subscription.type_url)
                 limit = min(any_change, self._earliest_removal(subscriptions, plans, rank))
                 response = self._remove(subscription, plan, limit)
+            if response is None and not subscription.greeted and not plan:
+                # A starting Envoy waits for its clusters, then for its listeners, even if there are none.
+                response = self._fly(subscription, {}, (), NEVER)
             if response is not None:
+                subscription.greeted = True
                 responses.append(response)
                 if response.type_url == CDS:
                     self._demand_endpoints(response.resources.values(), plans)
@@ -373,7 +381,10 @@ class Stream:
         """
         if not self._may_send() or (LDS not in self.subscriptions and self.world.desired.get(LDS)):
             return False
-        return not any(s.flight or s.overtaken or s.trials or self._plan(s) for s in self.subscriptions.values())
+        return all(
+            s.greeted and not (s.flight or s.overtaken or s.trials or self._plan(s))
+            for s in self.subscriptions.values()
+        )
 
     @property
     def awaited(self) -> Mapping[str, bool]:

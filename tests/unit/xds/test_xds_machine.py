@@ -69,6 +69,20 @@ def test_a_first_request_without_names_is_a_wildcard_for_clusters_and_listeners_
     assert p.ask(RDS) == []
 
 
+def test_an_empty_wildcard_is_answered_once() -> None:
+    p = proxy({(LDS, "a"): b"a"})
+    (nothing,) = p.ask(CDS)
+    assert (nothing.resources, nothing.removed) == ({}, ())
+    assert not p.stream.settled
+    assert p.acknowledge(nothing) == []
+    assert p.ask(RDS, "r") == [], "only wildcards are answered with nothing"
+
+
+def test_a_reconnecting_proxy_is_not_told_nothing() -> None:
+    p = proxy({(CDS, "a"): cluster("a")})
+    assert p.ask(CDS, initial_versions={"a": version_of(cluster("a"))}) == []
+
+
 def test_the_star_subscribes_and_unsubscribes() -> None:
     p = proxy({(LDS, "a"): b"a"})
     (response,) = p.ask(LDS, "*")
