@@ -6,10 +6,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scripted_api import Request, serving, until
 
 from propylon.store.cluster import LeaderElection
 from propylon.store.cluster.leader import Spec, Times, plan_spec
+from support.scripted_api import Request, serving, until
 
 NOW = "2030-01-01T00:00:00.000000Z"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/system/leases"

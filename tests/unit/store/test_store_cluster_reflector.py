@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.scripted_api import Request, serving, until
 
 from propylon import api
 from propylon.store.cluster import ApiError, Change, Client, ClusterWatch, Discovery, Reflector, Unreachable
 from propylon.store.cluster import discovery as discovery_module
 from propylon.store.cluster.pauses import Pauses
+from support.scripted_api import Request, serving, until
 
 SERVICE = api.by_kind("", "Service")
 ROUTE = api.by_kind(api.GATEWAY_GROUP, "HTTPRoute")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.scripted_api import Request, serving, until
 
 from propylon import api
 from propylon.store.cluster import ResourcePath, StatusWriter
 from propylon.store.cluster import status as status_module
 from propylon.store.cluster.pauses import Pauses
+from support.scripted_api import Request, serving, until
 
 ROUTES = ResourcePath(f"/apis/{api.GATEWAY_GROUP}/v1", "v1", "httproutes")
 
