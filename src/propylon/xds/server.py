@@ -29,6 +29,13 @@ SOCKET_PATH_BYTES = 107
 """The longest path a Unix socket can have on Linux (sun_path without its terminating zero)."""
 
 
+Admission = Callable[[str, Mapping[str, Sequence[bytes]]], bool]
+"""(node id, what TLS found out about the peer as gRPC's auth context has it: `peer_uri`...) -> whether it is that node.
+
+Empty for a peer that did not have to prove anything.
+"""
+
+
 class Counters(msgspec.Struct):
     """What was exchanged about one type, since the server started. `size` counts resource bytes."""
 
@@ -77,10 +84,16 @@ class Server:
     and must be quick. Desired state may be given before `start` and before a proxy connects.
     """
 
-    def __init__(self, *, on_event: Callable[[Event], None], patience: float = 5.0) -> None:
-        """Routes wait for the clusters they might refer to for at most `patience` seconds."""
+    def __init__(
+        self, *, on_event: Callable[[Event], None], patience: float = 5.0, admit: Admission | None = None
+    ) -> None:
+        """Routes wait for the clusters they might refer to for at most `patience` seconds.
+
+        `admit` decides which peers may be which nodes; without it everybody who can connect may be any.
+        """
         self._on_event = on_event
         self._patience = patience
+        self._admit = admit
         self._worlds: dict[str, World] = {}
         self._connections: dict[str, dict[int, _Connection]] = {}
         self._numbers = count(1)
@@ -196,6 +209,8 @@ class Server:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a DeltaDiscoveryRequest")
         if not node:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must name its node")
+        if self._admit is not None and not self._admit(node, context.auth_context()):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the client certificate is not this node's")
         connection = self._connect(node)
         reader = asyncio.create_task(self._read(connection, first, requests))
         try:

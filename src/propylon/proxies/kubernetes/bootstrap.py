@@ -1,0 +1,161 @@
+"""The bootstrap of a proxy in a pod: as on a machine, but the control plane is behind mutual TLS, and probes can ask.
+
+Certificates come from a mounted Secret by Envoy's file-based SDS: the kubelet swaps the files, Envoy sees the directory
+change and takes the new ones, and no connection is dropped for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from propylon.proxies.bootstrap import CONTROL_PLANE_CLUSTER, build_bootstrap
+from propylon.proxies.settings import ProxySettings
+
+XDS_DIRECTORY = "/etc/propylon/xds"
+"""Where the Secret with the proxy's certificate is mounted."""
+RUN_DIRECTORY = "/run/propylon"
+CERTIFICATE_FILE, TRUST_FILE = "certificate.json", "trust.json"
+CERTIFICATE_SECRET, TRUST_SECRET = "propylon_proxy", "propylon_trust"
+_ADMIN_CLUSTER = "propylon_admin"
+_TYPE = "type.googleapis.com/"
+_HTTP = _TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = _TYPE + "envoy.extensions.filters.http.router.v3.Router"
+
+
+class ControlPlane(msgspec.Struct, frozen=True):
+    """Where proxies find the control plane, and the name that its certificate must bear."""
+
+    host: str
+    """DNS name or IP address."""
+    port: int
+    server_name: str
+
+
+def build_pod_bootstrap(
+    node: str, control_plane: ControlPlane, *, probe_address: str, probe_port: int, settings: ProxySettings
+) -> str:
+    """Envoy's bootstrap as JSON text, equal for equal arguments. `node` is "namespace/name" of the Gateway.
+
+    `probe_address` and `probe_port`: where `/ready` and `/stats/prometheus`, and nothing else, are answered.
+    """
+    admin = f"{RUN_DIRECTORY}/admin.sock"
+    extra = {"listeners": [_probe_listener(probe_address, probe_port)], "clusters": [_admin_cluster(admin)]}
+    settings = msgspec.structs.replace(settings, static_resources=extra)
+    document = msgspec.json.decode(
+        build_bootstrap(node, xds_socket=Path("unused"), admin_socket=Path(admin), settings=settings)
+    )
+    clusters = document["static_resources"]["clusters"]
+    for cluster in clusters:
+        if cluster["name"] == CONTROL_PLANE_CLUSTER:
+            cluster.update(_remote(control_plane))
+    return msgspec.json.encode(document, order="sorted").decode()
+
+
+def _remote(control_plane: ControlPlane) -> dict[str, Any]:
+    address = {"address": control_plane.host, "port_value": control_plane.port}
+    return {
+        "type": "STATIC" if _is_ip(control_plane.host) else "STRICT_DNS",
+        "connect_timeout": "5s",
+        "dns_refresh_rate": "5s",
+        "load_assignment": {
+            "cluster_name": CONTROL_PLANE_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}],
+        },
+        "upstream_connection_options": {
+            # A node that is gone says nothing.
+            "tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 30, "keepalive_interval": 5}
+        },
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": _TYPE + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": control_plane.server_name,
+                "common_tls_context": {
+                    "alpn_protocols": ["h2"],
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                    "tls_certificate_sds_secret_configs": [_from_file(CERTIFICATE_SECRET, CERTIFICATE_FILE)],
+                    "combined_validation_context": {
+                        "default_validation_context": {
+                            "match_typed_subject_alt_names": [
+                                {"san_type": "DNS", "matcher": {"exact": control_plane.server_name}}
+                            ]
+                        },
+                        "validation_context_sds_secret_config": _from_file(TRUST_SECRET, TRUST_FILE),
+                    },
+                },
+            },
+        },
+    }
+
+
+def _from_file(secret: str, file: str) -> dict[str, Any]:
+    source = {"path": f"{XDS_DIRECTORY}/{file}", "watched_directory": {"path": XDS_DIRECTORY}}
+    return {"name": secret, "sds_config": {"path_config_source": source, "resource_api_version": "V3"}}
+
+
+def sds_files(certificate_pem: str, key_pem: str, trust_pem: str) -> dict[str, str]:
+    """The files of the mounted Secret: each an SDS response with the PEM texts in it."""
+    certificate = {
+        "tls_certificate": {
+            "certificate_chain": {"inline_string": certificate_pem},
+            "private_key": {"inline_string": key_pem},
+        }
+    }
+    trust = {"validation_context": {"trusted_ca": {"inline_string": trust_pem}}}
+    return {
+        CERTIFICATE_FILE: _sds(CERTIFICATE_SECRET, certificate),
+        TRUST_FILE: _sds(TRUST_SECRET, trust),
+    }
+
+
+def _sds(name: str, content: dict[str, Any]) -> str:
+    secret = {"@type": _TYPE + "envoy.extensions.transport_sockets.tls.v3.Secret", "name": name, **content}
+    return msgspec.json.encode({"resources": [secret]}).decode()
+
+
+def _admin_cluster(socket: str) -> dict[str, Any]:
+    return {
+        "name": _ADMIN_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": _ADMIN_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": socket}}}}]}],
+        },
+    }
+
+
+def _probe_listener(address: str, port: int) -> dict[str, Any]:
+    routes = [
+        {"match": {"path": path, "headers": [_GET]}, "route": {"cluster": _ADMIN_CLUSTER}}
+        for path in ("/ready", "/stats/prometheus")
+    ]
+    manager = {
+        "@type": _HTTP,
+        "stat_prefix": "propylon_probes",
+        "route_config": {"virtual_hosts": [{"name": "probes", "domains": ["*"], "routes": routes}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    return {
+        "name": "propylon_probes",
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        # Health must be visible when connections are short.
+        "ignore_global_conn_limit": True,
+        "filter_chains": [{"filters": filters}],
+    }
+
+
+_GET = {"name": ":method", "string_match": {"exact": "GET"}}
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
