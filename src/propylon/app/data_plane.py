@@ -13,7 +13,7 @@ from propylon.app.report import Problem
 from propylon.envoy import names
 from propylon.graph.model import PortKey
 from propylon.proxies.process import ProcessProxies
-from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Started
+from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Refused, Started
 from propylon.status import PortProgrammed
 from propylon.xds import LDS, Event, Server
 
@@ -87,6 +87,8 @@ class DataPlane:
             self._told.add(event.node)
         elif isinstance(event, Exited) and not event.expected:
             self._say(f"proxy of {event.node} ended (pid {event.pid})")
+        elif isinstance(event, Refused):
+            self._say(f"error: the proxy of {event.node} keeps its old settings: {event.reason}")
         elif isinstance(event, BackingOff):
             self._say(f"proxy of {event.node} starts again in {event.seconds:.1f} s: {event.reason}")
         self._ring()
@@ -162,13 +164,17 @@ class DataPlane:
         self._told = set()
         if not nodes:
             return
-        for name in nodes:
+        for name in nodes.intersection(self.acknowledgements.nodes_with_rejections):
             self.acknowledgements.drop_outdated(name, self.xds.desired(name))
         for key in [key for key in controller.programmed if key not in controller.graph.ports]:
             controller.programmed.remove(key)
+            self._ring()
         for key in controller.graph.ports:
             if "/".join(key.gateway) in nodes:
-                controller.programmed.set(key, self._port_state(key))
+                state = self._port_state(key)
+                if controller.programmed.get(key) != state:
+                    controller.programmed.set(key, state)
+                    self._ring()
         self._note_rejections()
 
     def _port_state(self, key: PortKey) -> PortProgrammed:
@@ -187,7 +193,10 @@ class DataPlane:
             several.append(rejection_findings(refused, origins))
             if any(type_url == LDS for type_url, _ in refused):
                 self._retry_later()
-        self.controller.rejections.replace(merge_findings(several))
+        merged = merge_findings(several)
+        if merged != dict(self.controller.rejections.items()):
+            self.controller.rejections.replace(merged)
+            self._ring()
 
     def _retry_later(self) -> None:
         if self.retry_at is None:

@@ -18,7 +18,7 @@ from propylon.certificates.local_authority import LocalAuthority
 from propylon.envoy import EnvoySettings
 from propylon.graph import Settings
 from propylon.graph.model import BackendKey, Endpoint
-from propylon.store import Gone, LocalStore
+from propylon.store import Gone, LocalStore, StoreUnavailable
 from propylon.store.files import FileChange, FileProblem, FilesController, FileSource, Severity
 
 log = logging.getLogger("propylon")
@@ -52,6 +52,8 @@ class Workspace:
         self.controller.engine.trace = options.trace
         self.ring: Callable[[], None] = lambda: None
         """Called, from any thread, when there is something that the store does not tell."""
+        self.store_problems: tuple[Problem, ...] = ()
+        """Why a development certificate could not be stored; it is tried again in the next turn."""
         self._file_problems: tuple[FileProblem, ...] = ()
         self.notices: tuple[str, ...] = ()
         """What is worth knowing about the manifests and is not wrong."""
@@ -162,14 +164,18 @@ class Workspace:
     # -- development certificates ------------------------------------------------------------------------------------
 
     def _issue_certificates(self, authority: LocalAuthority) -> None:
-        if not [observation for observation in self._certificate_inputs if observation.take()]:
+        changed = [observation for observation in self._certificate_inputs if observation.take()]
+        if not changed and not self.store_problems:
             return
+        self.store_problems = ()
         secrets = self.controller.sources.secrets
         due = plan_dev_certificates(self._wanted.snapshot().values(), secrets.get)
         if due:
-            self.store.apply_many(
-                [self._issue(authority, wanted) for wanted in due], "dev-certs", create_namespace=True
-            )
+            documents = [self._issue(authority, wanted) for wanted in due]
+            try:
+                self.store.apply_many(documents, "dev-certs", create_namespace=True)
+            except StoreUnavailable as error:
+                self.store_problems = (store_problem(self.options.data_dir, error),)
 
     @staticmethod
     def _issue(authority: LocalAuthority, wanted: Wanted) -> dict[str, Any]:
@@ -180,6 +186,11 @@ class Workspace:
 def _override(override: BackendOverride) -> tuple[BackendKey, tuple[Endpoint, ...]]:
     key = BackendKey("Service", override.namespace, override.service, override.port)
     return key, (Endpoint(override.host, override.host_port),)
+
+
+def store_problem(data_dir: Path, error: StoreUnavailable) -> Problem:
+    """The store cannot be read or written at present."""
+    return Problem("error", str(data_dir), 0, 0, "", "", error.message, error.remedy)
 
 
 def _of_file(problem: FileProblem) -> Problem:
