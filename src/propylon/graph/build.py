@@ -106,7 +106,7 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
     endpoints = build_endpoints(engine, sources, found_backends, slice_endpoints)
 
     gateway_tls, frontend_authorities = build_gateway_tls(engine, sources, grants)
-    tables = Tables(engine, sources, grants, heads, backends, gateway_tls)
+    tables = Tables(engine, sources, grants, heads, backends, gateway_tls, settings)
     listener_sets = build_listener_sets(tables)
     gateways = build_gateways(tables, listener_sets)
     listeners = build_listeners(engine, gateways)

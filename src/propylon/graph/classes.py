@@ -20,24 +20,35 @@ class GatewayHead(msgspec.Struct, frozen=True):
 def build_classes(engine: Engine, sources: Sources, settings: Settings) -> Collection[api.ObjectKey, GatewayClass]:
     """Adopt GatewayClasses by controller name."""
 
-    def adopt(key: api.ObjectKey, gateway_class: api.GatewayClass, _look: Look) -> GatewayClass | None:
+    def adopt(key: api.ObjectKey, gateway_class: api.GatewayClass, look: Look) -> GatewayClass | None:
         name = gateway_class.spec.controller_name
         if settings.controllers is not None and name not in settings.controllers:
             return None
         findings: tuple[Finding, ...] = ()
-        parameters = gateway_class.spec.parameters_ref
-        if parameters is not None:
-            findings = (
-                Finding(
-                    "Accepted",
-                    "InvalidParameters",
-                    f"parameters of kind {parameters.kind}.{parameters.group} are not supported: remove parametersRef",
-                    "spec.parametersRef",
-                ),
-            )
+        ref = gateway_class.spec.parameters_ref
+        if ref is not None:
+            target = api.ObjectRef(ref.group, ref.kind, ref.namespace or "", ref.name)
+            findings = judge_parameters(look, sources, settings, target, "spec.parametersRef")
         return GatewayClass(key.name, name, gateway_class.metadata.generation, findings)
 
     return engine.derive("classes", sources.gateway_classes, adopt)
+
+
+def judge_parameters(
+    look: Look, sources: Sources, settings: Settings, target: api.ObjectRef, field: str
+) -> tuple[Finding, ...]:
+    """Refuse a `parametersRef` that leads to nothing usable."""
+    kind = f"{target.kind}.{target.group}" if target.group else target.kind
+    if (target.group, target.kind) not in settings.parameter_kinds:
+        message = f"parameters of kind {kind} are not supported: remove {field.removeprefix('spec.')}"
+        return (Finding("Accepted", "InvalidParameters", message, field),)
+    found = look.get(sources.parameters, target)
+    if found is None:
+        message = f"{kind} {target.key} does not exist"
+        return (Finding("Accepted", "InvalidParameters", message, field),)
+    if found.error:
+        return (Finding("Accepted", "InvalidParameters", f"{kind} {target.key}: {found.error}", field),)
+    return ()
 
 
 def build_heads(

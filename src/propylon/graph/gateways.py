@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from propylon import api
-from propylon.graph.classes import GatewayHead
+from propylon.graph.classes import GatewayHead, judge_parameters
 from propylon.graph.conflicts import resolve_conflicts
 from propylon.graph.hostnames import normalized, specificity
 from propylon.graph.listeners import GatewayTls, Holder, build_listener
@@ -23,7 +23,7 @@ from propylon.graph.model import (
     SecretKey,
 )
 from propylon.graph.references import Grants, Referrer, namespace_allowed
-from propylon.graph.sources import GatewayAddresses, Sources
+from propylon.graph.sources import GatewayAddresses, Settings, Sources
 from propylon.graph.targets import Resolver
 from propylon.incremental import Collection, Engine, Look
 
@@ -61,6 +61,7 @@ class Tables(NamedTuple):
     heads: Collection[api.ObjectKey, GatewayHead]
     backends: Collection[BackendKey, Backend]
     tls: Collection[api.ObjectKey, GatewayTls]
+    settings: Settings
 
     def resolver(self, look: Look, kind: str, namespace: str) -> Resolver:
         """Resolve references of a Gateway or ListenerSet."""
@@ -135,7 +136,7 @@ def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) 
         addresses = look.get(sources.addresses, key)
         tls = look.get(tables.tls, key)
         findings = (
-            *parameter_findings(gateway),
+            *parameter_findings(tables, look, gateway),
             *address_findings(gateway, addresses),
             *(tls.findings if tls is not None else ()),
             *listener_findings(listeners),
@@ -163,14 +164,14 @@ def _with_validity(node: ListenerSetNode, valid: bool) -> ListenerSetNode:
     return msgspec.structs.replace(node, findings=(*node.findings, finding))
 
 
-def parameter_findings(gateway: api.Gateway) -> tuple[Finding, ...]:
-    """Refuse parameters: there are none of ours yet."""
+def parameter_findings(tables: Tables, look: Look, gateway: api.Gateway) -> tuple[Finding, ...]:
+    """Refuse parameters that are not there, not usable, or of a kind that nobody here understands."""
     infrastructure = gateway.spec.infrastructure
     if infrastructure is None or infrastructure.parameters_ref is None:
         return ()
     ref = infrastructure.parameters_ref
-    message = f"parameters of kind {ref.kind}.{ref.group} are not supported: remove infrastructure.parametersRef"
-    return (Finding("Accepted", "InvalidParameters", message, "spec.infrastructure.parametersRef"),)
+    target = api.ObjectRef(ref.group, ref.kind, gateway.metadata.namespace, ref.name)
+    return judge_parameters(look, tables.sources, tables.settings, target, "spec.infrastructure.parametersRef")
 
 
 def address_findings(gateway: api.Gateway, addresses: GatewayAddresses | None) -> tuple[Finding, ...]:

@@ -24,6 +24,13 @@ class GatewayAddresses(msgspec.Struct, frozen=True):
     """Why addresses are missing or unusable."""
 
 
+class Parameters(msgspec.Struct, frozen=True):
+    """An object that a `parametersRef` may lead to; whoever runs the proxies knows what is in it."""
+
+    error: str = ""
+    """Why it cannot be used."""
+
+
 class Settings(msgspec.Struct, frozen=True):
     """How the Graph is to be read."""
 
@@ -31,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Controller names whose GatewayClasses are adopted; None: every class."""
     our_name: str = CONTROLLER_NAME
     cluster_domain: str = "cluster.local"
+    parameter_kinds: frozenset[tuple[str, str]] = frozenset()
+    """(group, kind) of the objects that a `parametersRef` may lead to: see `Sources.parameters`."""
 
 
 class Sources(NamedTuple):
@@ -59,6 +68,8 @@ class Sources(NamedTuple):
     """Endpoints that stand in for a Service's own; port 0 means all of its ports."""
     fallback_endpoints: Source[BackendKey, tuple[Endpoint, ...]]
     """Endpoints for Service ports that have none otherwise: see `Graph.unserved`."""
+    parameters: Source[api.ObjectRef, Parameters]
+    """Those that exist, of the kinds in `Settings.parameter_kinds`."""
 
     @classmethod
     def create(cls, engine: Engine) -> "Sources":
