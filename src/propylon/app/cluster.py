@@ -57,25 +57,18 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
 class ClusterRuntime:
     """Everything that `propylon controller` runs."""
 
+    watched: tuple[api.KindInfo, ...] = WATCHED
+
     def __init__(self, options: ClusterOptions, credentials: Credentials, say: Callable[[str], None]) -> None:
         """`say` prints one line for people. Raises ProxyError."""
         self.options = options
         self.say = say
         self._bell = asyncio.Event()
         self._stopping = asyncio.Event()
-        self.controller = Controller(
-            Settings(controllers=frozenset({options.controller_name}), our_name=options.controller_name),
-            EnvoySettings(access_log=options.access_log),
-        )
-        self.data_plane = DataPlane(
-            self.controller,
-            options.data_dir,
-            ring=self._bell.set,
-            say=say,
-            concurrency=options.concurrency,
-        )
+        self.controller = Controller(self._settings(), EnvoySettings(access_log=options.access_log))
+        self.data_plane = self._build_data_plane()
         self.client = Client(credentials)
-        self.watch = ClusterWatch(self.client, WATCHED, self._bell.set)
+        self.watch = ClusterWatch(self.client, self.watched, self._bell.set)
         self.writer = StatusWriter(self.client, self.watch.path_of, merge_status)
         self.recorder = Recorder(self.client)
         self.election = LeaderElection(
@@ -94,6 +87,19 @@ class ClusterRuntime:
         self._unplaced: set[api.ObjectKey] = set()
         self._undecodable: dict[api.ObjectRef, Problem] = {}
         self._published = False
+
+    def _settings(self) -> Settings:
+        name = self.options.controller_name
+        return Settings(controllers=frozenset({name}), our_name=name)
+
+    def _build_data_plane(self) -> DataPlane:
+        return DataPlane(
+            self.controller,
+            self.options.data_dir,
+            ring=self._bell.set,
+            say=self.say,
+            concurrency=self.options.concurrency,
+        )
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -247,18 +253,15 @@ class ClusterRuntime:
     def _tell(self) -> None:
         self.problems.set_others("objects", self._undecodable.values())
         self.problems.set_others("proxies", self.data_plane.problems(lambda _ref, _field: ("", 0, 0)))
-        for new, what in self.problems.news():
-            if isinstance(what, Problem):
-                self.say(f"{what.severity if new else 'mended'}: {what.line_of_text()}")
-            else:
-                self.say(f"mended: {what}")
+        for line in self.problems.news():
+            self.say(line)
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
         graph = self.controller.graph
         report = build_report(
             (gateway for _, gateway in graph.gateways.items()),
             (route for _, route in graph.routes.items()),
-            {ref: status for ref, status in self.statuses.items()},
+            self.statuses,
             {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
             self.problems.all(),
         )

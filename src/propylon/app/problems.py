@@ -33,7 +33,7 @@ class Problems:
         self._locate = locate
         self._findings: dict[tuple[str, api.ObjectRef], tuple[Finding, ...]] = {}
         self._others: dict[str, tuple[Problem, ...]] = {}
-        self._said: set[str] = set()
+        self._said: dict[str, Problem] = {}
         self._changed = False
 
     def set_findings(self, origin: str, ref: api.ObjectRef, findings: tuple[Finding, ...]) -> None:
@@ -64,15 +64,15 @@ class Problems:
             found.update(dict.fromkeys(problems))
         return sorted(found, key=lambda p: (p.severity, p.file, p.line, p.object, p.field, p.message))
 
-    def news(self) -> list[tuple[bool, Problem | str]]:
-        """What to print: (True, problem) for a new one, (False, line) for one that is gone since the last call."""
+    def news(self) -> list[str]:
+        """Lines to print: what is gone since the last call, then what is new."""
         if not self._changed:
             return []
         self._changed = False
         now = {p.line_of_text(): p for p in self.all()}
-        gone = [(False, line) for line in sorted(self._said - set(now))]
-        new = [(True, problem) for line, problem in now.items() if line not in self._said]
-        self._said = set(now)
+        gone = [f"mended: {problem.short()}" for line, problem in self._said.items() if line not in now]
+        new = [f"{problem.severity}: {line}" for line, problem in now.items() if line not in self._said]
+        self._said = now
         return [*gone, *new]
 
     def _of_finding(self, ref: api.ObjectRef, finding: Finding) -> Problem:

@@ -29,6 +29,11 @@ class Problem(NamedTuple):
         parts = [p for p in (place, self.object, self.field, self.message) if p]
         return ": ".join(parts) + (f" ({self.remedy})" if self.remedy else "")
 
+    def short(self) -> str:
+        """Place, object, field and the beginning of the message: enough to recognise it by."""
+        place = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        return ": ".join(p for p in (place, self.object, self.field, self.message.partition(": ")[0]) if p)
+
     def as_document(self) -> dict[str, Any]:
         """As it stands in `errors`."""
         return {**self._asdict(), "line": self.line or None, "column": self.column or None}

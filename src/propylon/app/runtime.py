@@ -17,7 +17,6 @@ from propylon.app.control import ControlServer
 from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
-from propylon.app.report import Problem
 from propylon.app.urls import render_urls
 from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
@@ -202,11 +201,8 @@ class Runtime:
             if notice not in self._noticed:
                 self.say(notice)
         self._noticed = frozenset(self.workspace.notices)
-        for new, what in self.workspace.problems.news():
-            if isinstance(what, Problem):
-                self.say(f"{what.severity if new else 'mended'}: {what.line_of_text()}")
-            else:
-                self.say(f"mended: {what}")
+        for line in self.workspace.problems.news():
+            self.say(line)
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
         return {"report": self.workspace.report(), "settled": self._settled}
