@@ -132,7 +132,7 @@ def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) 
         listeners = resolve_conflicts(own_listeners or (), added)
         valid: dict[api.ObjectKey, bool] = defaultdict(bool)
         for listener in listeners[len(listeners) - len(added) :]:
-            valid[api.ObjectKey(listener.key.namespace, listener.key.name)] |= listener.accepted
+            valid[api.ObjectKey(listener.key.namespace, listener.key.name)] |= listener.servable
         addresses = look.get(sources.addresses, key)
         tls = look.get(tables.tls, key)
         findings = (

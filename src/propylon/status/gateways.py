@@ -214,7 +214,7 @@ def _listener_set_judgements(
     if not obstacle.accepted:
         message = "the Gateway is not accepted"
         return Judgement("False", "ParentNotAccepted", message), Judgement("False", "ParentNotProgrammed", message)
-    bad = [listener.key.section for listener in listeners if not listener.accepted]
+    bad = [listener.key.section for listener in listeners if not listener.servable]
     names = ", ".join(bad)
     if len(bad) == len(listeners):
         refused = Judgement("False", "ListenersNotValid", f"none of its listeners can be served: {names}")
@@ -225,8 +225,6 @@ def _listener_set_judgements(
     if obstacle.judgement is not None:
         return accepted, Judgement("False", "ParentNotProgrammed", obstacle.judgement.message)
     ports = sorted({port_key(listener) for listener in listeners if listener.servable})
-    if not ports:
-        return accepted, Judgement("False", "Invalid", "no listener can be served")
     return accepted, worst(port_judgement(look, inputs.programmed, port) for port in ports)
 
 
