@@ -41,10 +41,10 @@ def _pools(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, 
 )
 @click.option(
     "--proxies",
-    type=click.Choice(["process"]),
+    type=click.Choice(["process", "kubernetes"]),
     default="process",
     show_default=True,
-    help="process: each Gateway's Envoy is a process of this machine.",
+    help="process: each Gateway's Envoy is a process of this machine. kubernetes: a Deployment behind a Service.",
 )
 @click.option(
     "--address-pool",
@@ -73,6 +73,25 @@ def _pools(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, 
 @click.option(
     "--access-log/--no-access-log", default=True, show_default=True, help="One line a request in `propylon logs`."
 )
+@click.option("--proxy-image", default=None, help="kubernetes: Envoy's image, unless parameters name another.")
+@click.option(
+    "--xds-listen",
+    default=None,
+    metavar="IP:PORT",
+    show_default="0.0.0.0:18000, [::]:18000 in a pod with an IPv6 address",
+    help="kubernetes: where proxies are served their configuration.",
+)
+@click.option(
+    "--xds-address",
+    default="",
+    metavar="HOST:PORT",
+    show_default="the Service propylon-xds",
+    help="kubernetes: where proxies look for it.",
+)
+@click.option("--pod-ip", default="", envvar="POD_IP", help="kubernetes: address of this replica.  [$POD_IP]")
+@click.option(
+    "--cluster-domain", default="cluster.local", show_default=True, help="kubernetes: DNS domain of the cluster."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.option(
     "--print-rbac", is_flag=True, help="Print the ServiceAccount, roles and bindings that it needs, and exit."
@@ -81,9 +100,11 @@ def controller(
     kubeconfig: str | None, context: str | None, proxies: str, verbose: bool, print_rbac: bool, **options: Any
 ) -> None:
     """Serve the Gateways of a Kubernetes cluster with real Envoy."""
-    del proxies  # one kind so far
+    pods = {
+        name: options.pop(name) for name in ("proxy_image", "xds_listen", "xds_address", "pod_ip", "cluster_domain")
+    }
     if print_rbac:
-        _print_rbac(options["lease_namespace"] or RBAC_NAMESPACE)
+        _print_rbac(options["lease_namespace"] or RBAC_NAMESPACE, proxies)
         return
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -92,10 +113,12 @@ def controller(
     )
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    sys.exit(_run(kubeconfig, context, options))
+    sys.exit(_run(kubeconfig, context, options, pods if proxies == "kubernetes" else None))
 
 
-def _run(kubeconfig: str | None, context: str | None, options: dict[str, Any]) -> int:
+def _run(
+    kubeconfig: str | None, context: str | None, options: dict[str, Any], pods: dict[str, str | None] | None
+) -> int:
     from propylon.app.cluster import ClusterOptions, ClusterRuntime  # noqa: PLC0415 - only here the libraries are needed
     from propylon.proxies.settings import ProxyError  # noqa: PLC0415
     from propylon.store.cluster import CredentialsError, load_credentials  # noqa: PLC0415
@@ -106,7 +129,12 @@ def _run(kubeconfig: str | None, context: str | None, options: dict[str, Any]) -
         print(f"{time.monotonic() - began:9.3f}  {line}", flush=True)
 
     async def serve() -> int:
-        return await ClusterRuntime(ClusterOptions(**options), credentials, say).run()
+        if pods is None:
+            return await ClusterRuntime(ClusterOptions(**options), credentials, say).run()
+        from propylon.app.cluster_proxies import KubernetesRuntime, build_pod_options  # noqa: PLC0415
+
+        pod_options = build_pod_options(options["lease_namespace"] or credentials.namespace, **pods)
+        return await KubernetesRuntime(ClusterOptions(**options), pod_options, credentials, say).run()
 
     try:
         credentials = load_credentials(kubeconfig, context)
@@ -115,19 +143,25 @@ def _run(kubeconfig: str | None, context: str | None, options: dict[str, Any]) -
         return USAGE
     try:
         return asyncio.run(serve())
-    except (ProxyError, OSError) as error:
+    except (ProxyError, OSError, ValueError) as error:
         click.echo(f"propylon controller: {error}", err=True)
         return FAILED
 
 
-def _print_rbac(namespace: str) -> None:
+def _print_rbac(namespace: str, proxies: str) -> None:
     import yaml  # noqa: PLC0415
 
     from propylon.app.cluster import LEASE_NAME, WATCHED, WRITTEN  # noqa: PLC0415
     from propylon.store.cluster.rbac import build_manifests  # noqa: PLC0415
 
     assert LEASE_NAME == RBAC_NAME
-    click.echo(yaml.safe_dump_all(build_manifests(namespace, RBAC_NAME, WATCHED, WRITTEN), sort_keys=False), nl=False)
+    if proxies == "kubernetes":
+        from propylon.app.cluster_rbac import build_pod_manifests  # noqa: PLC0415
+
+        manifests = build_pod_manifests(namespace, RBAC_NAME)
+    else:
+        manifests = build_manifests(namespace, RBAC_NAME, WATCHED, WRITTEN)
+    click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 
 if __name__ == "__main__":
