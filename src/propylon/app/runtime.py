@@ -5,6 +5,7 @@ bell; a turn then drains all that is queued, computes once and publishes.
 """
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from propylon.app.control import ControlServer
 from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
+from propylon.app.memory import relax_collection, set_apart
 from propylon.app.urls import render_urls
 from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
@@ -26,6 +28,8 @@ from propylon.store import NotFound, StoreUnavailable
 
 RETRY_SECONDS = 1.0
 """How often a store that could not be read or written is tried again."""
+
+STATUSES_PER_TRANSACTION = 200
 
 QUIET_TURNS = 3
 """Findings wait while up to so many turns follow each other at once: a missing certificate may be issued next."""
@@ -80,6 +84,7 @@ class Runtime:
         def ring() -> None:
             loop.call_soon_threadsafe(self._bell.set)
 
+        relax_collection()
         unsubscribe = self.workspace.store.subscribe(ring)
         self.workspace.ring = ring
         await self._start()
@@ -104,6 +109,7 @@ class Runtime:
         await self.control.start()
         self.workspace.files.sync()
         await self._turn()
+        set_apart()
         await self.plane.retain()
 
     async def _serve(self, watching: asyncio.Task[None]) -> None:
@@ -137,20 +143,24 @@ class Runtime:
         if self.echo is not None and outcome.unserved_changed:
             await self.echo_backends.follow()
         self.plane.note_acknowledgements(outcome)
-        self._write_statuses(outcome)
+        await asyncio.sleep(0)  # what is to be sent goes out before statuses are made durable
+        await self._write_statuses(outcome)
         if self.workspace.store_problems:
             self._retry_store()
         self._tell()
 
     # -- statuses ----------------------------------------------------------------------------------------------------
 
-    def _write_statuses(self, outcome: Outcome) -> None:
-        """Write what changed, in one transaction; what cannot be written now is written later."""
+    async def _write_statuses(self, outcome: Outcome) -> None:
+        """Write what changed, some hundred in a transaction; what cannot be written now is written later.
+
+        Between transactions proxies get their turn: thousands of statuses must not keep them waiting.
+        """
         refs = {*outcome.statuses, *self._unwritten}
         if not refs:
             self.workspace.problems.set_others("store", self.workspace.store_problems)
             return
-        self._unwritten = set()
+        remaining = sorted(refs)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         store, statuses = self.workspace.store, self.workspace.statuses
 
@@ -158,16 +168,18 @@ class Runtime:
             return lambda document: merge_status(document, desired, now) or document.get("status")
 
         try:
-            with store.transaction():
-                for ref in sorted(refs):
-                    try:
-                        store.patch_status(ref, merged(statuses.get(ref)))
-                    except NotFound:
-                        continue
+            while remaining:
+                with store.transaction():
+                    for ref in remaining[:STATUSES_PER_TRANSACTION]:
+                        with contextlib.suppress(NotFound):
+                            store.patch_status(ref, merged(statuses.get(ref)))
+                del remaining[:STATUSES_PER_TRANSACTION]
+                await asyncio.sleep(0)
         except StoreUnavailable as error:
-            self._unwritten = refs
+            self._unwritten = set(remaining)
             self._store_failed(error)
         else:
+            self._unwritten = set()
             self.workspace.problems.set_others("store", self.workspace.store_problems)
 
     def _store_failed(self, error: StoreUnavailable) -> None:
