@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -26,41 +27,99 @@ def apply_defaults(document: Mapping[str, Any], *, channel: Channel = "experimen
     info = by_kind(group_of(api_version), kind)
     if info is None:
         return dict(document)
-    spec = struct_spec(info.schema(api_version.rpartition("/")[2]), channel)
-    return _fill_struct(spec, document, top=True)
+    filled: dict[str, Any] = _top_filler(info.schema(api_version.rpartition("/")[2]), channel)(document)
+    return filled
 
 
-def _fill(spec: TypeSpec, value: Any) -> Any:
+def without_nulls_of(spec: TypeSpec, value: Any) -> Any:
+    """A copy without nulls of known fields and of mappings' entries, which count as absent; others are kept."""
     match spec:
         case StructSpec() if isinstance(value, Mapping):
-            return _fill_struct(spec, value)
+            return {
+                key: without_nulls_of(spec.fields[key].type, item) if key in spec.fields else item
+                for key, item in value.items()
+                if item is not None or key not in spec.fields
+            }
         case ItemsSpec() if isinstance(value, list | tuple):
-            return [_fill(spec.items, item) for item in value]
+            return [without_nulls_of(spec.items, item) for item in value]
         case MapSpec() if isinstance(value, Mapping):
-            return {key: _fill(spec.values, item) for key, item in value.items()}
+            return {key: without_nulls_of(spec.values, item) for key, item in value.items() if item is not None}
     return value
 
 
-def _fill_struct(spec: StructSpec, value: Mapping[str, Any], *, top: bool = False) -> dict[str, Any]:
-    filled: dict[str, Any] = {}
-    for key, item in value.items():
-        field = spec.fields.get(key)
-        if item is None and field is not None:
-            continue
-        untouched = field is None or (top and key in ("apiVersion", "kind", "metadata"))
-        filled[key] = item if untouched or field is None else _fill(field.type, item)
-    for key, field in spec.fields.items():
-        if key not in filled and field.has_default and not (top and key in ("apiVersion", "kind")):
-            filled[key] = default_of(field)
+_Fill = Callable[[Any], Any]
+
+
+@cache
+def _filler(spec: TypeSpec) -> _Fill | None:
+    """The function that fills in a value of a type; None for one that has nothing to fill in."""
+    match spec:
+        case StructSpec():
+            return _struct_filler(spec)
+        case ItemsSpec():
+            fill = _filler(spec.items)
+
+            def fill_items(value: Any) -> Any:
+                if not isinstance(value, list | tuple):
+                    return value
+                return list(value) if fill is None else [fill(item) for item in value]
+
+            return fill_items
+        case MapSpec():
+            fill = _filler(spec.values)
+
+            def fill_map(value: Any) -> Any:
+                if not isinstance(value, Mapping):
+                    return value
+                entries = ((key, item) for key, item in value.items() if item is not None)
+                return {key: item if fill is None else fill(item) for key, item in entries}
+
+            return fill_map
+    return None
+
+
+def _struct_filler(spec: StructSpec) -> _Fill:
+    fills = {key: _filler(field.type) for key, field in spec.fields.items()}
+    # A default that is one value can be shared; what has parts is made anew each time.
+    defaults = tuple(
+        (key, default_of(field), None if isinstance(field.default, str | int) else field)
+        for key, field in spec.fields.items()
+        if field.has_default
+    )
     special = _SPECIAL.get(spec.struct)
-    if special is not None:
-        special(filled)
-    return filled
+
+    def fill_struct(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        filled: dict[str, Any] = {}
+        for key, item in value.items():
+            if item is not None:
+                fill = fills.get(key)
+                filled[key] = item if fill is None else fill(item)
+            elif key not in fills:
+                filled[key] = None
+        for key, default, field in defaults:
+            if key not in filled:
+                filled[key] = default if field is None else default_of(field)
+        if special is not None:
+            special(filled)
+        return filled
+
+    return fill_struct
+
+
+@cache
+def _top_filler(schema: type, channel: Channel) -> _Fill:
+    spec = struct_spec(schema, channel)
+    fields = {key: field for key, field in spec.fields.items() if key not in ("apiVersion", "kind", "metadata")}
+    return _struct_filler(StructSpec(spec.struct, fields, spec.constraint))
 
 
 def default_of(field: FieldSpec) -> Any:
     """A field's default as it is written in a document."""
-    return _fill(field.type, msgspec.to_builtins(_sparse(field.default)))
+    default = msgspec.to_builtins(_sparse(field.default))
+    fill = _filler(field.type)
+    return default if fill is None else fill(default)
 
 
 def _sparse(value: Any) -> Any:

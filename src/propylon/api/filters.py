@@ -10,6 +10,7 @@ from propylon.api.references import BackendObjectReference, LocalObjectReference
 from propylon.api.schema import (
     EXPERIMENTAL,
     HEADER_VALUE,
+    PATH_PATTERN,
     Constraint,
     Doc,
     HeaderName,
@@ -124,9 +125,7 @@ class GRPCAuthConfig(Model, frozen=True):
 class HTTPAuthConfig(Model, frozen=True):
     """How an external authorizer that speaks HTTP is asked, and which of its headers are passed on."""
 
-    path: Annotated[
-        str | None, Constraint(pattern=r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$", max_length=1024)
-    ] = None
+    path: Annotated[str | None, Constraint(pattern=PATH_PATTERN, max_length=1024)] = None
     allowed_headers: Annotated[tuple[str, ...], set_of(max=64)] = ()
     allowed_response_headers: Annotated[tuple[str, ...], set_of(max=64)] = ()
 

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple, Protocol
 
 from msgspec import field
 
-from propylon.api.schema import NOT_DEFAULTED, Constraint, Model, atomic, keyed, one_of
+from propylon.api.schema import NOT_DEFAULTED, QUALIFIED_NAME_PATTERN, Constraint, Model, atomic, keyed, one_of
 
 LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 """Written by `kubectl apply`; left out of decoded objects."""
@@ -42,13 +42,23 @@ class ObjectRef(NamedTuple):
         return f"{self.kind} {self.key}"
 
 
+_Text = Annotated[str, Constraint(min_length=1)]
+_Finalizer = Annotated[
+    str, Constraint(pattern=f"^{QUALIFIED_NAME_PATTERN}$", says='must be a name, maybe after a DNS subdomain and "/"')
+]
+_Integer = Annotated[int, Constraint(format="int64")]
+_Time = Annotated[str, Constraint(format="time")]
+
+
 class OwnerReference(Model, frozen=True):
     """The object this one goes away with."""
 
-    api_version: str
-    kind: str
-    name: str
-    uid: str
+    api_version: Annotated[
+        str, Constraint(pattern="^([^/]*/)?[^/]+$", min_length=1, says='must be like "v1" or "apps/v1"')
+    ]
+    kind: _Text
+    name: _Text
+    uid: _Text
     controller: bool | None = None
     block_owner_deletion: bool | None = None
 
@@ -59,16 +69,17 @@ class ObjectMeta(Model, frozen=True):
     name: str = ""
     namespace: str = ""
     uid: str = ""
-    generation: int = 0
+    generation: _Integer = 0
     resource_version: str = ""
-    creation_timestamp: str = ""
-    deletion_timestamp: str | None = None
-    deletion_grace_period_seconds: int | None = None
+    creation_timestamp: _Time = ""
+    deletion_timestamp: _Time | None = None
+    deletion_grace_period_seconds: _Integer | None = None
     generate_name: str = ""
+    self_link: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     owner_references: tuple[OwnerReference, ...] = ()
-    finalizers: tuple[str, ...] = ()
+    finalizers: tuple[_Finalizer, ...] = ()
 
 
 class Condition(Model, frozen=True):

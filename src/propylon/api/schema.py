@@ -56,7 +56,8 @@ class Constraint:
     max_properties: int | None = None
     list_type: Literal["map", "set", "atomic"] | None = None
     list_map_keys: tuple[str, ...] | None = None
-    format: Literal["int32", "int64", "date-time"] | None = None
+    format: Literal["int32", "int64", "date-time", "time"] | None = None
+    """Of JSON schema; "time" is what metadata has, which is stricter than "date-time"."""
     map_type: Literal["atomic"] | None = None
     says: str | None = None
     """The pattern in words, for people; nothing to check."""
@@ -118,6 +119,9 @@ def one_of(*values: str | int) -> Constraint:
 
 LABEL_PATTERN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN_PATTERN = rf"{LABEL_PATTERN}(\.{LABEL_PATTERN})*"
+QUALIFIED_NAME_PATTERN = rf"({SUBDOMAIN_PATTERN}/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]"
+"""A name of up to 63 characters, maybe after a DNS subdomain (of up to 253, which is not said here) and a slash."""
+PATH_PATTERN = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 _DOMAIN_PREFIXED_PATH = rf"{SUBDOMAIN_PATTERN}\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
 _LABEL_VALUE_PATTERN = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 

@@ -16,7 +16,14 @@ from propylon.api.validation.registry import rules_at
 
 CHANNELS = ("experimental", "standard")
 OWN_CODES = {rule.code for rule in RULES if rule not in CORE_RULES} | {"unknown_value"}
-NOT_CEL = {"ip_address_must_parse"}  # the CRDs say it with oneOf and formats
+NOT_CEL = {
+    "ip_address_must_parse",  # the CRDs say it with oneOf and formats
+    # No rule of its own, but other rules fail on such numbers.
+    "port_must_be_written_without_a_point",
+    "service_port_must_be_written_without_a_point",
+    "parent_ports_must_be_written_without_a_point",
+    "mirrored_share_must_be_written_without_a_point",
+}
 
 
 def official_rules(schema: dict) -> set[tuple[str, str]]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from propylon.api.defaults import apply_defaults
+from propylon.api.defaults import apply_defaults, without_nulls_of
 from propylon.api.introspect import StructSpec, struct_spec
 from propylon.api.kinds import KindInfo, by_kind
 from propylon.api.meta import ObjectMeta, group_of
 from propylon.api.schema import Channel
+from propylon.api.validation.clean import compiled
 from propylon.api.validation.finding import Finding
 from propylon.api.validation.metadata import check_metadata
 from propylon.api.validation.registry import RULES
@@ -24,6 +25,7 @@ from propylon.api.validation.structure import Walk
 __all__ = ["RULES", "Finding", "validate"]
 
 _METADATA = struct_spec(ObjectMeta)
+_CHECKED_BY_HAND = ("name", "namespace", "labels", "annotations")
 
 
 def validate(
@@ -44,8 +46,9 @@ def validate(
     metadata = document.get("metadata")
     check_metadata(metadata, info, walk.add)
     if isinstance(metadata, Mapping):
-        for key in (key for key in metadata if key not in _METADATA.fields):
-            walk.unknown_field(_METADATA, key, metadata[key], "metadata")
+        rest = {key: item for key, item in metadata.items() if key not in _CHECKED_BY_HAND}
+        if rest:
+            walk.visit(_METADATA, without_nulls_of(_METADATA, rest), "metadata")
     if info is None or not isinstance(api_version, str):
         return tuple(walk.findings)
     version = api_version.rpartition("/")[2]
@@ -53,9 +56,14 @@ def validate(
     if version not in served:
         newest = f"Use {info.api_version_of(served[0])}." if served else "It exists in the experimental channel only."
         walk.add("version_not_served", "apiVersion", api_version, f"{kind} is not served at this version", newest)
-    walk.hide = info.kind == "Secret" and info.group == ""
     spec = struct_spec(info.schema(version), channel)
-    _check_body(walk, spec, apply_defaults(document, channel=channel))
+    complete = apply_defaults(document, channel=channel)
+    # Metadata has been checked with better words than its struct has; an empty one stands in for it.
+    complete["metadata"] = {}
+    if old is None and not walk.findings and compiled(spec, channel)(complete):
+        return ()
+    walk.hide = info.kind == "Secret" and info.group == ""
+    _check_body(walk, spec, complete)
     if old is not None:
         _check_unchanged(walk, info, document, old)
     return tuple(walk.findings)
@@ -72,10 +80,9 @@ def _check_body(walk: Walk, spec: StructSpec, document: dict[str, Any]) -> None:
         if key not in spec.fields and key in below:
             message, remedy = f"{key} belongs below {below[key]}; here it is ignored", f"Move it to {below[key]}.{key}."
             walk.add("misplaced_field", key, item, message, remedy, "warning")
-        elif key != "metadata":
+        else:
             body[key] = item
-    # Metadata has been checked with better words than its struct has; an empty one stands in for it.
-    walk.visit(spec, {**body, "metadata": {}}, "")
+    walk.visit(spec, body, "")
 
 
 def _check_unchanged(walk: Walk, info: KindInfo, document: Mapping[str, Any], old: Mapping[str, Any]) -> None:

@@ -8,15 +8,14 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-import re2
-
 from propylon.api.core import ConfigMap, EndpointSlice, Secret, Service, ServicePort, ServiceSpec
 from propylon.api.schema import LABEL_PATTERN, SUBDOMAIN_PATTERN
 from propylon.api.validation.rules import Place, Rule, Violation, duplicates
+from propylon.api.validation.scalars import Pattern
 
-_PORT_NAME = re2.compile(f"^{LABEL_PATTERN}$")
-_SUBDOMAIN = re2.compile(f"^{SUBDOMAIN_PATTERN}$")
-_DATA_KEY = re2.compile("^[-._a-zA-Z0-9]+$")
+_PORT_NAME = Pattern(f"^{LABEL_PATTERN}$")
+_SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
+_DATA_KEY = Pattern("^[-._a-zA-Z0-9]+$")
 _HIDDEN = "(hidden)"
 
 
@@ -206,6 +205,6 @@ OPEN_STRUCTS: frozenset[str] = frozenset(
 
 KNOWN_ELSEWHERE: dict[str, frozenset[str]] = {
     "ServiceSpec": frozenset({"sessionAffinityConfig", "trafficDistribution"}),
-    "ObjectMeta": frozenset({"managedFields", "selfLink", "clusterName"}),
+    "ObjectMeta": frozenset({"managedFields"}),
 }
 """Fields that exist in Kubernetes although the struct leaves them out."""

@@ -15,7 +15,7 @@ from propylon.api.filters import (
     HTTPRouteFilter,
 )
 from propylon.api.routes import GRPCBackendRef, GRPCRouteRule, HTTPBackendRef, HTTPRouteRule
-from propylon.api.validation.rules import Place, Rule, Violation, union_rules
+from propylon.api.validation.rules import Place, Rule, Violation, is_alone, union_rules, written_with_a_point
 
 
 def redirect_excludes_backends(rule: Any) -> Iterable[Violation]:
@@ -34,6 +34,13 @@ def _replaces_prefix(item: Any, member: str) -> bool:
 def _has_one_prefix_match(rule: Any) -> bool:
     matches = rule.get("matches", ())
     return len(matches) == 1 and matches[0].get("path", {}).get("type") == "PathPrefix"
+
+
+def _keeps_paths(rule: Any) -> bool:
+    """Whether no filter can replace a prefix."""
+    return not any("requestRedirect" in item or "urlRewrite" in item for item in rule.get("filters", ())) and not any(
+        "filters" in ref for ref in rule.get("backendRefs", ())
+    )
 
 
 def _prefix_needed_by_rule(rule: Any, member: str) -> Iterable[Violation]:
@@ -101,6 +108,11 @@ def fraction_must_not_exceed_one(fraction: Any) -> Iterable[Violation]:
         yield Violation(".numerator", fraction["numerator"])
 
 
+def mirrored_share_must_be_written_without_a_point(share: Any) -> Iterable[Violation]:
+    """Shares are compared, which fails for a number like 50.0."""
+    return written_with_a_point(share, "percent", "numerator", "denominator")
+
+
 def _wildcard_stands_alone(name: str) -> Callable[[Any], Iterable[Violation]]:
     def check(values: Any) -> Iterable[Violation]:
         if "*" in values and len(values) > 1:
@@ -122,7 +134,7 @@ FILTER_RULES: tuple[Rule, ...] = (
         "Remove backendRefs, or the RequestRedirect filter.",
     ),
     *(
-        Rule(check, (Place(HTTPRouteRule),), "which prefix to replace is not clear", _ONE_PREFIX)
+        Rule(check, (Place(HTTPRouteRule),), "which prefix to replace is not clear", _ONE_PREFIX, kept=_keeps_paths)
         for check in (
             redirect_prefix_needs_one_prefix_match,
             rewrite_prefix_needs_one_prefix_match,
@@ -135,9 +147,16 @@ FILTER_RULES: tuple[Rule, ...] = (
         _HTTP_FILTERS,
         "RequestRedirect and URLRewrite exclude each other",
         "Remove one of the two.",
+        kept=is_alone,
     ),
     *(
-        Rule(_once(filter_type, name), places, f"there is another {filter_type} filter", "Merge the two into one.")
+        Rule(
+            _once(filter_type, name),
+            places,
+            f"there is another {filter_type} filter",
+            "Merge the two into one.",
+            kept=is_alone,
+        )
         for filter_type, name, places in (
             ("RequestHeaderModifier", "request_header_modifier_must_not_repeat", _HTTP_FILTERS + _GRPC_FILTERS),
             ("ResponseHeaderModifier", "response_header_modifier_must_not_repeat", _HTTP_FILTERS + _GRPC_FILTERS),
@@ -157,6 +176,12 @@ FILTER_RULES: tuple[Rule, ...] = (
         (Place(Fraction),),
         "the numerator is larger than the denominator",
         "Lower the numerator, or raise the denominator (100 if not given).",
+    ),
+    Rule(
+        mirrored_share_must_be_written_without_a_point,
+        (Place(HTTPRequestMirrorFilter), Place(Fraction)),
+        "a number must be written without a point",
+        'Write it like "50".',
     ),
     *(
         Rule(

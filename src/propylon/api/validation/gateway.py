@@ -6,8 +6,6 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-import re2
-
 from propylon.api.gateway import (
     FrontendTLSConfig,
     FrontendTLSValidation,
@@ -16,16 +14,19 @@ from propylon.api.gateway import (
     GatewaySpecAddress,
     GatewayStatusAddress,
     Listener,
+    ListenerEntry,
     ListenerFilter,
     ListenerSetSpec,
     ListenerTLSConfig,
+    TLSPortConfig,
 )
-from propylon.api.schema import SUBDOMAIN_PATTERN
-from propylon.api.validation.rules import Place, Rule, Violation, duplicates, union_rules
+from propylon.api.schema import QUALIFIED_NAME_PATTERN, SUBDOMAIN_PATTERN
+from propylon.api.validation.rules import Place, Rule, Violation, duplicates, union_rules, written_with_a_point
+from propylon.api.validation.scalars import Pattern
 
-_HOSTNAME = re2.compile(rf"^(\*\.)?{SUBDOMAIN_PATTERN}$")
-_QUALIFIED_NAME = re2.compile(rf"^({SUBDOMAIN_PATTERN}/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]$")
-_SUBDOMAIN = re2.compile(f"^{SUBDOMAIN_PATTERN}$")
+_HOSTNAME = Pattern(rf"^(\*\.)?{SUBDOMAIN_PATTERN}$")
+_QUALIFIED_NAME = Pattern(f"^{QUALIFIED_NAME_PATTERN}$")
+_SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
 
 LISTENERS = (Place(GatewaySpec, "listeners"), Place(ListenerSetSpec, "listeners"))
 
@@ -84,6 +85,11 @@ def listener_filters_need_http(listener: Any) -> Iterable[Violation]:
     """Only HTTP and HTTPS listeners see requests."""
     if "filters" in listener and listener.get("protocol") not in ("HTTP", "HTTPS"):
         yield Violation(".filters", listener["filters"])
+
+
+def port_must_be_written_without_a_point(value: Any) -> Iterable[Violation]:
+    """Other rules compare ports, and fail on a number like 80.0."""
+    return written_with_a_point(value, "port")
 
 
 def frontend_tls_ports_must_be_unique(per_port: Any) -> Iterable[Violation]:
@@ -217,6 +223,12 @@ GATEWAY_RULES: tuple[Rule, ...] = (
         (Place(FrontendTLSConfig, "perPort"),),
         "another entry is about this port",
         "Keep one entry for each port.",
+    ),
+    Rule(
+        port_must_be_written_without_a_point,
+        (Place(Listener), Place(ListenerEntry), Place(TLSPortConfig)),
+        "a port must be written without a point",
+        'Write it like "80".',
     ),
     Rule(
         cluster_trust_bundle_has_no_namespace,

@@ -1,21 +1,21 @@
-"""Names, labels and annotations, as the API server demands them of every object."""
+"""Names, labels, annotations and owners, as the API server demands them of every object beyond the fields' types."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import re2
-
 from propylon.api.kinds import KindInfo
-from propylon.api.schema import LABEL_PATTERN, SUBDOMAIN_PATTERN
+from propylon.api.schema import LABEL_PATTERN, QUALIFIED_NAME_PATTERN, SUBDOMAIN_PATTERN
 from propylon.api.validation.finding import type_name
+from propylon.api.validation.scalars import Pattern
 
-_SUBDOMAIN = re2.compile(f"^{SUBDOMAIN_PATTERN}$")
-_LABEL = re2.compile(f"^{LABEL_PATTERN}$")
-_SERVICE_NAME = re2.compile("^[a-z]([-a-z0-9]*[a-z0-9])?$")
-_KEY = re2.compile(rf"^({SUBDOMAIN_PATTERN}/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]$")
-_VALUE = re2.compile("^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+_SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
+_LABEL = Pattern(f"^{LABEL_PATTERN}$")
+_SERVICE_NAME = Pattern("^[a-z]([-a-z0-9]*[a-z0-9])?$")
+_KEY = Pattern(f"^{QUALIFIED_NAME_PATTERN}$")
+_VALUE = Pattern("^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+_EXCLUSIVE_FINALIZERS = {"orphan", "foregroundDeletion"}
 _ANNOTATIONS_LIMIT = 256 * 1024
 
 Add = Callable[[str, str, Any, str, str], None]
@@ -42,6 +42,7 @@ def check_metadata(metadata: Any, info: KindInfo | None, add: Add) -> None:
             add("invalid_namespace", "metadata.namespace", namespace, "a namespace must be a DNS label", remedy)
     _check_labels(metadata.get("labels"), add)
     _check_annotations(metadata.get("annotations"), add)
+    _check_lifecycle(metadata, add)
 
 
 def _is_text(value: Any, field: str, add: Add) -> bool:
@@ -52,13 +53,19 @@ def _is_text(value: Any, field: str, add: Add) -> bool:
 
 
 def _check_name(metadata: Mapping[str, Any], info: KindInfo | None, add: Add) -> None:
-    name = metadata.get("name")
+    name, prefix = metadata.get("name"), metadata.get("generateName")
+    if prefix and isinstance(prefix, str):
+        # As the API server looks at it: of a dash at the end and the character before it only a letter remains.
+        masked = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+        _check_name_as(masked, "metadata.generateName", info, add)
     if name in (None, ""):
-        if not metadata.get("generateName"):
+        if not prefix:
             add("missing_name", "metadata.name", name, "the object has no name", "Add metadata.name.")
-        return
-    if not _is_text(name, "metadata.name", add):
-        return
+    elif _is_text(name, "metadata.name", add):
+        _check_name_as(name, "metadata.name", info, add)
+
+
+def _check_name_as(name: str, field: str, info: KindInfo | None, add: Add) -> None:
     kind = info.kind if info is not None and info.group == "" else ""
     if kind == "Service":
         fits, demand = len(name) <= 63 and bool(_SERVICE_NAME.search(name)), "a DNS label that starts with a letter"
@@ -70,7 +77,7 @@ def _check_name(metadata: Mapping[str, Any], info: KindInfo | None, add: Add) ->
         fits, demand = len(name) <= 253 and bool(_SUBDOMAIN.search(name)), "a DNS subdomain"
     if not fits:
         remedy = 'Use lower-case letters, digits, "-"' + (' and ".".' if demand == "a DNS subdomain" else ".")
-        add("invalid_name", "metadata.name", name, f"the name must be {demand}", remedy)
+        add("invalid_name", field, name, f"the name must be {demand}", remedy)
 
 
 def _is_text_map(value: Any, field: str, add: Add) -> bool:
@@ -101,10 +108,31 @@ def _check_annotations(annotations: Any, add: Add) -> None:
         field = f'metadata.annotations["{key}"]'
         _check_key(str(key).lower(), field, "annotation", add)
         if value is not None and _is_text(value, field, add):
-            size += len(str(key)) + len(value)
+            size += len(str(key).encode()) + len(value.encode(errors="replace"))
     if size > _ANNOTATIONS_LIMIT:
         remedy = "Move large data to a ConfigMap."
         add("annotations_too_long", "metadata.annotations", size, "annotations exceed 256 KiB altogether", remedy)
+
+
+def _check_lifecycle(metadata: Mapping[str, Any], add: Add) -> None:
+    """What goes beyond the types of finalizers and ownerReferences."""
+    finalizers, owners = metadata.get("finalizers"), metadata.get("ownerReferences")
+    if isinstance(finalizers, list | tuple) and all(name in finalizers for name in _EXCLUSIVE_FINALIZERS):
+        remedy = "Remove one of the two."
+        add("exclusive_finalizers", "metadata.finalizers", finalizers, "these finalizers exclude each other", remedy)
+    if not isinstance(owners, list | tuple):
+        return
+    for index, owner in enumerate(owners):
+        if isinstance(owner, Mapping) and (owner.get("apiVersion"), owner.get("kind")) == ("v1", "Event"):
+            field = f"metadata.ownerReferences[{index}]"
+            add("event_owns_nothing", field, owner, "an Event cannot own anything", "Remove it.")
+    controller: Any = None
+    for index, owner in enumerate(owners):
+        if isinstance(owner, Mapping) and owner.get("controller") is True:
+            if controller not in (None, owner):  # the same reference twice is kept once
+                field = f"metadata.ownerReferences[{index}].controller"
+                add("several_controllers", field, True, "an object has one controller at most", "Keep one of them.")
+            controller = owner
 
 
 def _check_key(key: Any, field: str, what: str, add: Add) -> None:

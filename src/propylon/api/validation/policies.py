@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import re2
-
 from propylon.api.policies import (
     BackendSpec,
     BackendTLS,
@@ -18,9 +16,10 @@ from propylon.api.policies import (
 )
 from propylon.api.schema import SUBDOMAIN_PATTERN
 from propylon.api.validation.rules import Place, Rule, Violation, duplicates
+from propylon.api.validation.scalars import Pattern
 
-_NAME_SEGMENT = re2.compile("^([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$")
-_SUBDOMAIN = re2.compile(f"^{SUBDOMAIN_PATTERN}$")
+_NAME_SEGMENT = Pattern("^([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$")
+_SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
 
 
 def _target(ref: Any) -> tuple[Any, ...]:

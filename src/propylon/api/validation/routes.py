@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import re2
-
 from propylon.api.references import EXPERIMENTAL_GROUP, BackendObjectReference, BackendRef
 from propylon.api.routes import (
     GRPCBackendRef,
@@ -23,14 +21,24 @@ from propylon.api.routes import (
     TLSRouteSpec,
     UDPRouteSpec,
 )
-from propylon.api.schema import SUBDOMAIN_PATTERN
-from propylon.api.validation.rules import Place, Rule, Violation, duplicates, union_rules
+from propylon.api.schema import PATH_PATTERN, SUBDOMAIN_PATTERN
+from propylon.api.validation.rules import (
+    Place,
+    Rule,
+    Violation,
+    duplicates,
+    is_alone,
+    union_rules,
+    written_with_a_point,
+)
+from propylon.api.validation.scalars import Pattern
 from propylon.api.versions import TCPRouteSpecV1Alpha2, TLSRouteSpecV1Alpha2, UDPRouteSpecV1Alpha2
 
-_SUBDOMAIN = re2.compile(f"^{SUBDOMAIN_PATTERN}$")
-_GRPC_SERVICE = re2.compile(r"(?i)^\.?[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*$")
-_GRPC_METHOD = re2.compile("^[A-Za-z_][A-Za-z_0-9]*$")
-_PATH = re2.compile(r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$")
+_SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
+_GRPC_SERVICE = Pattern(r"(?i)^\.?[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*$")
+_GRPC_METHOD = Pattern("^[A-Za-z_][A-Za-z_0-9]*$")
+_PATH = Pattern(PATH_PATTERN)
+_PLAIN_PATH = re.compile(r"^/(?:[-A-Za-z0-9_]+/)*[-A-Za-z0-9_]*\Z")
 _LITERAL_PATHS = ("Exact", "PathPrefix")
 _MAX_MATCHES = 128
 
@@ -78,6 +86,13 @@ def parent_refs_must_be_unique_by_section_and_port(refs: Any) -> Iterable[Violat
     return _repeated_parents(refs, "sectionName", "port")
 
 
+def parent_ports_must_be_written_without_a_point(refs: Any) -> Iterable[Violation]:
+    """Ports are compared, which fails for one like 80.0 (experimental channel)."""
+    for index, ref in enumerate(refs):
+        for violation in written_with_a_point(ref, "port"):
+            yield Violation(f"[{index}]{violation.path}", violation.found)
+
+
 # --- rules and matches ------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +107,10 @@ def total_matches_must_not_exceed_128(rules: Any) -> Iterable[Violation]:
     total = sum(len(rule.get("matches", ())) for rule in rules)
     if total > _MAX_MATCHES:
         yield Violation("", total)
+
+
+def _is_plain_path(match: Any) -> bool:
+    return _PLAIN_PATH.search(match.get("value", "/")) is not None
 
 
 def _path_check(name: str, doc: str, bad: Callable[[str], bool]) -> Callable[[Any], Iterable[Violation]]:
@@ -151,10 +170,19 @@ def tls_wildcards_must_be_the_first_label(hostnames: Any) -> Iterable[Violation]
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
+def _is_service(ref: Any) -> bool:
+    return bool(ref.get("group", "") == "" and ref.get("kind", "Service") == "Service")
+
+
 def service_reference_needs_a_port(ref: Any) -> Iterable[Violation]:
     """A Service has several ports; which one is meant must be said."""
-    if ref.get("group", "") == "" and ref.get("kind", "Service") == "Service" and "port" not in ref:
+    if _is_service(ref) and "port" not in ref:
         yield Violation(".port", None)
+
+
+def service_port_must_be_written_without_a_point(ref: Any) -> Iterable[Violation]:
+    """Whether there is a port cannot be told of one like 80.0."""
+    return written_with_a_point(ref, "port") if _is_service(ref) else ()
 
 
 def xbackend_reference_has_no_port(ref: Any) -> Iterable[Violation]:
@@ -205,13 +233,17 @@ _PARENT_REFS = tuple(
 _BACKENDS = (Place(BackendObjectReference), Place(BackendRef), Place(HTTPBackendRef), Place(GRPCBackendRef))
 _TLS_HOSTNAMES = (Place(TLSRouteSpec, "hostnames"),)
 
+_NO_POINT = ("a port must be written without a point", 'Write it like "80".')
+
 _PARENT_RULES = (
+    Rule(parent_ports_must_be_written_without_a_point, _PARENT_REFS, *_NO_POINT, "experimental"),
     Rule(
         parent_refs_need_section_names,
         _PARENT_REFS,
         "several parentRefs name this parent, but not all of them name a section of it",
         "Add sectionName to each of them.",
         "standard",
+        kept=is_alone,
     ),
     Rule(
         parent_refs_must_be_unique,
@@ -219,6 +251,7 @@ _PARENT_RULES = (
         "another parentRef names the same parent and section",
         "Remove one of the two.",
         "standard",
+        kept=is_alone,
     ),
     Rule(
         parent_refs_need_section_names_or_ports,
@@ -226,6 +259,7 @@ _PARENT_RULES = (
         "several parentRefs name this parent, but not all of them name a section or port of it",
         "Add sectionName or port to each of them.",
         "experimental",
+        kept=is_alone,
     ),
     Rule(
         parent_refs_must_be_unique_by_section_and_port,
@@ -233,6 +267,7 @@ _PARENT_RULES = (
         "another parentRef names the same parent, section and port",
         "Remove one of the two.",
         "experimental",
+        kept=is_alone,
     ),
 )
 
@@ -257,7 +292,7 @@ _RULE_RULES = (
         "Spread the rules over several routes.",
     ),
     *(
-        Rule(_path_check(name, message, bad), (Place(HTTPPathMatch),), message, remedy)
+        Rule(_path_check(name, message, bad), (Place(HTTPPathMatch),), message, remedy, kept=_is_plain_path)
         for name, message, remedy, bad in (
             (
                 "path_must_start_with_a_slash",
@@ -338,6 +373,7 @@ _RULE_RULES = (
         "a reference to a Service must name its port",
         "Add port with the Service's port number.",
     ),
+    Rule(service_port_must_be_written_without_a_point, _BACKENDS, *_NO_POINT),
     Rule(
         xbackend_reference_has_no_port,
         _BACKENDS,

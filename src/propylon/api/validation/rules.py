@@ -26,7 +26,7 @@ Check = Callable[[Any], Iterable[Violation]]
 
 
 class Rule(NamedTuple):
-    """A check of well-typed, defaulted raw values. `channel` is given when only one channel has the rule."""
+    """A check of well-typed, defaulted raw values; `channel` is given when only one channel has the rule."""
 
     check: Check
     places: tuple[Place, ...]
@@ -34,6 +34,8 @@ class Rule(NamedTuple):
     remedy: str
     channel: Channel | None = None
     name: str = ""
+    kept: Callable[[Any], bool] | None = None
+    """A quick look: True if the value surely keeps the rule, and every other rule with the same look."""
 
     @property
     def code(self) -> str:
@@ -52,11 +54,29 @@ def duplicates(keys: Iterable[Any]) -> Iterable[int]:
         seen.add(key)
 
 
+def is_alone(items: Any) -> bool:
+    """A quick look for rules that compare items with each other."""
+    return len(items) < 2
+
+
+def written_with_a_point(value: Any, *names: str) -> Iterable[Violation]:
+    """Integers written like 80.0: fine for a type, but a CEL rule that reads one fails, and so does the object."""
+    for name in names:
+        if isinstance(value.get(name), float):
+            yield Violation(f".{name}", value[name])
+
+
 def union_rules(
     struct: type, discriminator: str, members: dict[str, str], channel: Channel | None = None
 ) -> tuple[Rule, ...]:
     """For each value of a discriminator, its field must be set, and must not be set for any other value."""
     rules: list[Rule] = []
+    names = frozenset(members.values())
+
+    def kept(item: Any) -> bool:
+        given = names & item.keys()
+        return len(given) == 1 and members.get(item.get(discriminator)) in given
+
     for value, member in members.items():
         name = _snake(member)
 
@@ -76,6 +96,7 @@ def union_rules(
                 f"Add {member}, or choose another {discriminator}.",
                 channel,
                 f"{name}_must_be_set_for_its_{discriminator}",
+                kept,
             )
         )
         rules.append(
@@ -86,6 +107,7 @@ def union_rules(
                 f"Set {discriminator} to {value}, or remove {member}.",
                 channel,
                 f"{name}_must_be_absent_for_other_{discriminator}s",
+                kept,
             )
         )
     return tuple(rules)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
-from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
-import re2
 
 from propylon.api.introspect import FieldSpec, ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec
 from propylon.api.schema import Channel, Constraint
@@ -17,16 +14,7 @@ from propylon.api.validation.core import KNOWN_ELSEWHERE, OPEN_STRUCTS
 from propylon.api.validation.finding import Finding, Severity, placeholder_in, shown, type_name
 from propylon.api.validation.registry import rules_at
 from propylon.api.validation.rules import Rule
-
-_INT_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
-_DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
-_NAME_LENGTH = 253
-_compiled = cache(re2.compile)
-
-
-@lru_cache(maxsize=8192)  # the same few names, groups and kinds come again and again
-def _matches(pattern: str, value: str) -> bool:
-    return bool(_compiled(pattern).search(value))
+from propylon.api.validation.scalars import bounds, is_time, looks_unfilled, matches
 
 
 class Walk:
@@ -82,7 +70,8 @@ class Walk:
             if field.required and key not in value:
                 complete = False
                 self._missing(field, f"{path}.{key}" if path else key)
-        self._properties(spec.constraint, value, path)
+        known = {key: item for key, item in value.items() if key in spec.fields}
+        self._properties(spec.constraint, known, path)
         if well_typed and complete:
             self.apply(rules_at(spec.struct, None, self.channel), value, path)
         return well_typed
@@ -189,6 +178,8 @@ class Walk:
                 kind = "number"
             case str():
                 kind = "string"
+            case list() if spec.constraint.format == "date-time":
+                return True  # the API server's validation lets any list pass as a formatted string
             case _:
                 kind = "other"
         if kind not in spec.kinds and spec.kinds != ("any",):
@@ -218,11 +209,11 @@ class Walk:
         elif constraint.max_length is not None and len(value) > constraint.max_length:
             message = f"at most {constraint.max_length} characters allowed, found {len(value)}"
             self.add("too_long", path, value, message, "Shorten it.")
-        elif constraint.pattern is None and constraint.max_length == _NAME_LENGTH and placeholder_in(value) == value:
+        elif looks_unfilled(constraint, value):
             # Names have no pattern of their own, so nothing else would notice a blank.
             remedy = f"Replace {value} with a real name."
             self.add("placeholder_not_filled_in", path, value, f"{value} is a placeholder", remedy, "warning")
-        elif constraint.pattern is not None and not _matches(constraint.pattern, value):
+        elif constraint.pattern is not None and not matches(constraint.pattern, value):
             self.add(
                 "invalid_format",
                 path,
@@ -230,15 +221,13 @@ class Walk:
                 constraint.says or f"must match {constraint.pattern}",
                 _pattern_remedy(value, constraint),
             )
-        if constraint.format == "date-time" and not _DATE_TIME.fullmatch(value):
+        if not is_time(constraint, value):
             self.add(
                 "invalid_date_time", path, value, "must be an RFC 3339 time", 'Write it like "2026-01-02T15:04:05Z".'
             )
 
     def _number(self, constraint: Constraint, value: float, path: str) -> None:
-        low, high = _INT_RANGES.get(constraint.format or "", (None, None))
-        low = constraint.minimum if constraint.minimum is not None else low
-        high = constraint.maximum if constraint.maximum is not None else high
+        low, high = bounds(constraint)
         if low is not None and value < low:
             self.add("too_small", path, value, f"at least {low} needed", f"Use a number from {low} on.")
         elif high is not None and value > high:
@@ -280,13 +269,13 @@ def _scalar_remedy(spec: ScalarSpec, value: Any) -> str:
 
 
 def _pattern_remedy(value: str, constraint: Constraint) -> str:
-    pattern = _compiled(constraint.pattern)
-    if value != value.strip() and pattern.search(value.strip()):
+    pattern = constraint.pattern or ""
+    if value != value.strip() and matches(pattern, value.strip()):
         return "Remove the spaces around it."
-    if value != value.lower() and pattern.search(value.lower()):
+    if value != value.lower() and matches(pattern, value.lower()):
         return f'Write it in lower case: "{value.lower()}".'
     if "://" in value:
         return "Leave out the scheme: only the name itself belongs here."
-    if ":" in value and pattern.search(value.partition(":")[0]):
+    if ":" in value and matches(pattern, value.partition(":")[0]):
         return "Leave out the port: it has a field of its own."
     return "Correct it."

@@ -1,0 +1,159 @@
+"""The quick answer for most objects: nothing is wrong. What is wrong, and where, is for the walk (`structure`) to say.
+
+Each type is compiled once into a function, and texts that were found good are remembered, so that a valid object costs
+a few dictionary look-ups for each of its values. A "no" may be wrong (anything unusual is left to the walk), a "yes"
+must not: it means that the walk would find nothing, not even a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from propylon.api.introspect import ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec
+from propylon.api.schema import Channel, Constraint
+from propylon.api.validation.registry import rules_at
+from propylon.api.validation.rules import Check, Rule
+from propylon.api.validation.scalars import number_is_fine, text_is_fine
+
+IsClean = Callable[[Any], bool]
+
+_REMEMBERED = 4096
+_LONGEST = 256
+
+
+@cache
+def compiled(spec: TypeSpec, channel: Channel) -> IsClean:
+    """The check of one type in one channel."""
+    match spec:
+        case StructSpec():
+            return _struct(spec, channel)
+        case ItemsSpec():
+            return _items(spec, channel)
+        case MapSpec():
+            return _map(spec, channel)
+        case ScalarSpec():
+            return _scalar(spec)
+
+
+def _struct(spec: StructSpec, channel: Channel) -> IsClean:
+    fields: dict[str, tuple[IsClean, IsClean | None]] = {
+        key: (compiled(field.type, channel), _rules(rules_at(spec.struct, key, channel)))
+        for key, field in spec.fields.items()
+    }
+    required = frozenset(key for key, field in spec.fields.items() if field.required)
+    keeps_rules = _rules(rules_at(spec.struct, None, channel))
+    size_is_fine = _size(spec.constraint)
+
+    def is_clean(value: Any) -> bool:
+        if type(value) is not dict or not required <= value.keys():
+            return False
+        for key, item in value.items():
+            known = fields.get(key)
+            if known is None or not known[0](item):
+                return False
+            if known[1] is not None and not known[1](item):
+                return False
+        if size_is_fine is not None and not size_is_fine(value):
+            return False
+        return keeps_rules is None or keeps_rules(value)
+
+    return is_clean
+
+
+def _rules(rules: tuple[Rule, ...]) -> IsClean | None:
+    """Whether a value keeps all rules; those with the same quick look are looked at once."""
+    if not rules:
+        return None
+    groups: dict[IsClean | None, list[Check]] = {}
+    for rule in rules:
+        groups.setdefault(rule.kept, []).append(rule.check)
+    one_by_one = tuple(groups.pop(None, ()))
+    looks = tuple((kept, tuple(checks)) for kept, checks in groups.items() if kept is not None)
+
+    def keeps_rules(value: Any) -> bool:
+        for check in one_by_one:
+            for _ in check(value):
+                return False
+        for kept, checks in looks:
+            if not kept(value):
+                for check in checks:
+                    for _ in check(value):
+                        return False
+        return True
+
+    return keeps_rules
+
+
+def _size(constraint: Constraint) -> IsClean | None:
+    low, high = constraint.min_properties or 0, constraint.max_properties
+    if not low and high is None:
+        return None
+    return lambda value: low <= len(value) and (high is None or len(value) <= high)
+
+
+def _items(spec: ItemsSpec, channel: Channel) -> IsClean:
+    constraint = spec.constraint
+    low, high = constraint.min_items or 0, constraint.max_items
+    item_is_clean = compiled(spec.items, channel)
+    keys = constraint.list_map_keys if constraint.list_type == "map" else None
+    unique = constraint.list_type in ("map", "set")
+
+    def is_clean(value: Any) -> bool:
+        if type(value) is not list or len(value) < low or (high is not None and len(value) > high):
+            return False
+        for item in value:
+            if not item_is_clean(item):
+                return False
+        if not unique or len(value) < 2:
+            return True
+        if keys is None:
+            return len(set(value)) == len(value)
+        return len({tuple([item.get(key) for key in keys]) for item in value}) == len(value)
+
+    return is_clean
+
+
+def _map(spec: MapSpec, channel: Channel) -> IsClean:
+    value_is_clean = compiled(spec.values, channel)
+    size_is_fine = _size(spec.constraint)
+
+    def is_clean(value: Any) -> bool:
+        if type(value) is not dict or (size_is_fine is not None and not size_is_fine(value)):
+            return False
+        return all(type(key) is str and value_is_clean(item) for key, item in value.items())
+
+    return is_clean
+
+
+def _scalar(spec: ScalarSpec) -> IsClean:
+    checks: dict[type, IsClean] = {}
+    if "boolean" in spec.kinds:
+        checks[bool] = lambda value: True
+    if "integer" in spec.kinds or "number" in spec.kinds:
+        checks[int] = lambda value: number_is_fine(spec.constraint, value)
+    # By type, as True == 1.
+    good: dict[type, set[Any]] = {bool: set(), int: set(), str: set()}
+    if "string" in spec.kinds:
+        checks[str] = lambda value: text_is_fine(spec.constraint, value)
+
+    def is_clean(value: Any) -> bool:
+        type_ = type(value)
+        check = checks.get(type_)
+        if check is None:
+            return False
+        known = good[type_]
+        if value in known:
+            return True
+        if not check(value):
+            return False
+        if type_ is not str or len(value) <= _LONGEST:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known.add(value)
+        return True
+
+    if tuple(checks) == (str,) and spec.constraint == Constraint():
+        return lambda value: type(value) is str
+    return is_clean
