@@ -7,6 +7,7 @@ from envoy.config.route.v3 import route_pb2
 
 from propylon import api
 from propylon.envoy.http_filters import ext_authz
+from propylon.envoy.path_tree import LARGE, build_path_tree
 from propylon.envoy.redirect import Place
 from propylon.envoy.resource import serialize, unique
 from propylon.envoy.route import build_routes, direct_response
@@ -18,12 +19,22 @@ def build_virtual_host(host: VirtualHost, place: Place) -> Any:
     out = route_pb.VirtualHost(name=host.key.hostname, domains=[host.key.hostname])
     asked = ext_authz.listener_filters(host.filters)
     if all(ext_authz.usable(each.auth) for each in asked):
-        for entry in host.entries:
-            out.routes.extend(build_routes(entry, place))
+        _fill(out, host, place)
         ext_authz.enable(out, asked)
     else:
         out.routes.append(direct_response(route_pb.Route(match=route_pb.RouteMatch(prefix="/")), 500))
     return out
+
+
+def _fill(out: Any, host: VirtualHost, place: Place) -> None:
+    routes = [build_routes(entry, place) for entry in host.entries]
+    if len(routes) >= LARGE:
+        tree = build_path_tree([entry.match for entry in host.entries], routes)
+        if tree is not None:
+            out.matcher.CopyFrom(tree)
+            return
+    for each in routes:
+        out.routes.extend(each)
 
 
 def empty_virtual_host(hostname: str) -> Any:
