@@ -102,7 +102,8 @@ class Applier:
         self._failures: dict[ObjectKey, int] = {}
         self._working: set[ObjectKey] = set()
         self._bell = asyncio.Event()
-        self._enabled = False
+        self.enabled = False
+        """Whether it writes."""
         self._sweep_at = 0.0
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
@@ -128,17 +129,17 @@ class Applier:
 
     def enable(self, enabled: bool) -> None:
         """Whether to write: only the leader does. Everything wanted must have been told before the first time."""
-        if enabled and not self._enabled:
+        if enabled and not self.enabled:
             self._applied.clear()
             self._queue.update(dict.fromkeys(self._plans, 0.0))
             self._sweep_at = 0.0
-        self._enabled = enabled
+        self.enabled = enabled
         self._bell.set()
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left to be done now."""
-        return not self._enabled or not (self._queue or self._working)
+        return not self.enabled or not (self._queue or self._working)
 
     def _enqueue(self, gateway: ObjectKey, at: float = 0.0) -> None:
         self._queue[gateway] = at
@@ -151,7 +152,7 @@ class Applier:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._bell.clear()
-                if self._enabled and time.monotonic() >= self._sweep_at:
+                if self.enabled and time.monotonic() >= self._sweep_at:
                     await self.sweep()
                     self._sweep_at = time.monotonic() + self._sweep_seconds
                 wait = self._start_due(group)
@@ -162,7 +163,7 @@ class Applier:
                     continue
 
     def _start_due(self, group: asyncio.TaskGroup) -> float | None:
-        if not self._enabled:
+        if not self.enabled:
             return None
         now = time.monotonic()
         wait = max(0.0, self._sweep_at - now)

@@ -60,7 +60,6 @@ def _remote(control_plane: ControlPlane) -> dict[str, Any]:
     return {
         "type": "STATIC" if _is_ip(control_plane.host) else "STRICT_DNS",
         "connect_timeout": "5s",
-        "dns_refresh_rate": "5s",
         "load_assignment": {
             "cluster_name": CONTROL_PLANE_CLUSTER,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}],
@@ -76,7 +75,11 @@ def _remote(control_plane: ControlPlane) -> dict[str, Any]:
                 "sni": control_plane.server_name,
                 "common_tls_context": {
                     "alpn_protocols": ["h2"],
-                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                    # Envoy as a client goes no further than 1.2 by itself.
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_3",
+                        "tls_maximum_protocol_version": "TLSv1_3",
+                    },
                     "tls_certificate_sds_secret_configs": [_from_file(CERTIFICATE_SECRET, CERTIFICATE_FILE)],
                     "combined_validation_context": {
                         "default_validation_context": {
