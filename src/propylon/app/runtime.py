@@ -19,10 +19,12 @@ from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
 from propylon.app.memory import relax_collection, set_apart
+from propylon.app.offline import as_document
 from propylon.app.urls import render_urls
 from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
 from propylon.echo.process import EchoProcess
+from propylon.explain import Request, Settings, explain
 from propylon.status import Status, merge_status
 from propylon.store import NotFound, StoreUnavailable
 
@@ -56,7 +58,9 @@ class Runtime:
         if options.echo:
             self.echo = EchoProcess(run / "echo.sock", options.data_dir / "echo.log", on_moved=self._echo_moved)
             self.echo_backends = EchoBackends(self.workspace.controller, self.echo, self._bell.set)
-        self.control = ControlServer(run / "control.sock", {"status": self._status, "config": self._config})
+        self.control = ControlServer(
+            run / "control.sock", {"status": self._status, "config": self._config, "explain": self._explain}
+        )
         self._stopping = asyncio.Event()
         self._unwritten: set[api.ObjectRef] = set()
         self._store_retry_at: float | None = None
@@ -218,6 +222,18 @@ class Runtime:
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
         return {"report": self.workspace.report(), "settled": self._settled}
+
+    async def _explain(self, arguments: Any) -> dict[str, Any]:
+        request = Request(
+            arguments["url"],
+            arguments.get("method", ""),
+            tuple((name, value) for name, value in arguments.get("headers", ())),
+            arguments.get("gateway", ""),
+            arguments.get("sni"),
+            arguments.get("grpc", ""),
+        )
+        settings = Settings(locate=self.workspace.manifests.locate, candidates=arguments.get("candidates", 20))
+        return as_document(explain(self.workspace.controller.graph, request, settings))
 
     async def _config(self, _arguments: Any) -> dict[str, Any]:
         options = self.options

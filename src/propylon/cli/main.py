@@ -33,13 +33,28 @@ output_option = click.option(
 )
 
 
+LATE = {"explain": "propylon.cli.explain"}
+"""Commands in modules of their own, imported when they are asked for: their libraries would slow down the others."""
+
+
 class Commands(click.Group):
     """Commands in the order in which a newcomer meets them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """As they were added."""
+        """As they were added; those of `LATE` follow `get`."""
         del ctx
-        return list(self.commands)
+        names = list(self.commands)
+        after = names.index("get") + 1
+        return [*names[:after], *LATE, *names[after:]]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by name."""
+        if cmd_name in LATE:
+            from importlib import import_module  # noqa: PLC0415
+
+            command: click.Command = getattr(import_module(LATE[cmd_name]), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
