@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from websockets.sync.client import connect
 
@@ -179,6 +180,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: LocalAuthority, s
             https=a_route(
                 "HTTPRoute", "https", "https", "    - backendRefs: [{name: a, port: 80}]\n", "www.example.com"
             ),
+            calls=a_route(
+                "HTTPRoute", "calls", "https", "    - backendRefs: [{name: echo, port: 80}]\n", "calls.example.com"
+            ),
             other=a_route("HTTPRoute", "other", "other", "    - backendRefs: [{name: b, port: 80}]\n"),
             mutual=a_route("HTTPRoute", "mutual", "mutual", "    - backendRefs: [{name: a, port: 80}]\n"),
             extra=a_route(
@@ -215,7 +219,7 @@ def test_everything_is_programmed(world: dict[str, Any]) -> None:
     for listener in gateway["listeners"]:
         states = {c["type"]: c["status"] for c in listener["conditions"]}
         assert states["Programmed"] == "True", listener
-        assert listener["attached_routes"] == 1, listener
+        assert listener["attached_routes"] == (2 if listener["name"] == "https" else 1), listener
     assert {entry.get("listener_set") for entry in gateway["listeners"]} == {None, "default/more"}
 
 
@@ -344,6 +348,28 @@ def test_https_sni_and_misdirected(world: dict[str, Any]) -> None:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.wrap_socket(raw, server_hostname="unknown.net")
+
+
+def test_one_http_route_serves_pages_and_grpc_calls(world: dict[str, Any]) -> None:
+    """The Service names no appProtocol: HTTP/1.1 is spoken to it, but to gRPC calls."""
+    instance: Instance = world["instance"]
+    address, port = instance.place("default/all", "https")
+    authority = grpc.ssl_channel_credentials((instance.data_dir / "authority" / "ca.crt").read_bytes())
+    options = [("grpc.ssl_target_name_override", "calls.example.com"), ("grpc.default_authority", "calls.example.com")]
+    with grpc.secure_channel(f"{address}:{port}", authority, options) as channel:
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+    page = instance.client("default/all", "https", tls=True, http2=True).get("calls.example.com").json()
+    assert page["request"]["protocol"] == "HTTP/1.1"
+
+
+def test_forwarded_headers_cannot_be_forged(world: dict[str, Any]) -> None:
+    names = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded", "X-Real-Ip")
+    client = world["instance"].client("default/all", "https", tls=True)
+    seen = client.get("www.example.com", headers={**dict.fromkeys(names, "6.6.6.6"), "X-Forwarded-Proto": "http"})
+    headers = seen.json()["headers"]
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert headers["x-forwarded-proto"] == "https"
+    assert not [name for name, value in headers.items() if "6.6.6.6" in value]
 
 
 def test_client_certificates(world: dict[str, Any], authority: LocalAuthority, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """controllerNames to adopt; None adopts every GatewayClass."""
     concurrency: int | None = None
     access_log: bool = True
+    trusted_hops: int = 0
+    """Proxies in front of the Gateways whose X-Forwarded-For is believed."""
     once: bool = False
     trace: bool = False
     """Print what every turn recomputed, and why."""
@@ -58,6 +60,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
     controllers: tuple[str, ...] | None = None
     concurrency: int | None = None
     access_log: bool | None = None
+    trusted_hops: int | None = None
 
 
 def default_data_dir() -> Path:
@@ -110,7 +113,7 @@ def merge_options(command_line: Mapping[str, Any], file: FileOptions) -> UpOptio
     given = {key: value for key, value in command_line.items() if value is not None}
     from_file = {
         key: value
-        for key in ("echo", "dev_certs", "port_offset", "controllers", "concurrency", "access_log")
+        for key in ("echo", "dev_certs", "port_offset", "controllers", "concurrency", "access_log", "trusted_hops")
         if (value := getattr(file, key)) is not None
     }
     merged: dict[str, Any] = {**from_file, **given}

@@ -34,7 +34,7 @@ class Workspace:
         self.store = LocalStore(directory)
         self.controller = Controller(
             Settings(controllers=frozenset(options.controllers) if options.controllers else None),
-            EnvoySettings(access_log=options.access_log),
+            EnvoySettings(access_log=options.access_log, trusted_hops=options.trusted_hops),
         )
         self.manifests = FileSource(options.paths, variables=options.variables, variable_files=options.variable_files)
         self.files = FilesController(

@@ -107,6 +107,12 @@ def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
 )
 @click.option("--concurrency", type=click.IntRange(1, 256), default=None, help="Worker threads of each Envoy.")
 @click.option("--access-log/--no-access-log", default=None, help="One line a request in `propylon logs`.")
+@click.option(
+    "--trusted-hops",
+    type=click.IntRange(0, 16),
+    default=None,
+    help="Proxies in front of us whose X-Forwarded-For is true.",
+)
 @click.option("--trace", is_flag=True, help="Print what every change recomputed, and why.")
 @click.option("--once", is_flag=True, help="Load, report and exit: no proxy is started.")
 @click.option(

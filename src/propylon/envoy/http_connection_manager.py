@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, extension_pb2, protocol_pb2, substitution_format_string_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
 from propylon.envoy import names
 from propylon.envoy.http_filters import cors, ext_authz, router, stateful_session
@@ -49,7 +51,7 @@ def build_http_connection_manager(
         upgrade_configs=[Hcm.UpgradeConfig(upgrade_type="websocket")],
         # The peer's address is the truth, and nobody out there is internal.
         use_remote_address={"value": True},
-        xff_num_trusted_hops=0,
+        xff_num_trusted_hops=settings.trusted_hops,
         internal_address_config=Hcm.InternalAddressConfig(
             cidr_ranges=[address_pb2.CidrRange(address_prefix="255.255.255.255", prefix_len={"value": 32})]
         ),
@@ -69,9 +71,33 @@ def build_http_connection_manager(
         stream_idle_timeout=seconds(settings.stream_idle_timeout),
         request_headers_timeout=seconds(settings.request_headers_timeout),
     )
+    if not settings.trusted_hops:
+        hcm.early_header_mutation_extensions.append(build_forgery_filter())
+        hcm.skip_xff_append = True
     if settings.access_log:
         hcm.access_log.append(build_access_log())
     return listener_components_pb2.Filter(name=names.HTTP_CONNECTION_MANAGER, typed_config=pack(hcm))
+
+
+FORWARDED_HEADERS = ("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-scheme", "x-real-ip")
+"""What backends may believe and Envoy does not set: gone unless a proxy in front is trusted to say it."""
+
+
+def build_forgery_filter() -> Any:
+    """Before anything reads the headers: clients cannot say who they are, nor how they came here.
+
+    X-Forwarded-For is the connection's own address (Envoy itself would append to what the client wrote).
+    """
+    address = base_pb2.HeaderValue(key="x-forwarded-for", value="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")
+    overwrite = base_pb2.HeaderValueOption(
+        header=address, append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    )
+    mutations = [mutation_rules_pb2.HeaderMutation(remove=name) for name in FORWARDED_HEADERS]
+    mutations.append(mutation_rules_pb2.HeaderMutation(append=overwrite))
+    return extension_pb2.TypedExtensionConfig(
+        name="envoy.http.early_header_mutation.header_mutation",
+        typed_config=pack(header_mutation_pb2.HeaderMutation(mutations=mutations)),
+    )
 
 
 def build_access_log() -> Any:
@@ -85,7 +111,9 @@ def build_access_log() -> Any:
 
 
 def _http2_options() -> Any:
-    options = protocol_pb2.Http2ProtocolOptions(allow_connect=True)  # WebSockets over HTTP/2 (RFC 8441).
+    # No extended CONNECT (RFC 8441): a WebSocket over HTTP/2 has no Sec-WebSocket-Key, which backends want after the
+    # step down to HTTP/1.1. Without it, browsers open a connection of HTTP/1.1 for WebSockets by themselves.
+    options = protocol_pb2.Http2ProtocolOptions(allow_connect=False)
     options.max_concurrent_streams.value = 100
     options.initial_stream_window_size.value = 64 * 1024
     options.initial_connection_window_size.value = 1024 * 1024

@@ -1,7 +1,7 @@
 """Routes: what one match of one rule becomes in a virtual host's list.
 
 Mostly that is one Envoy route. It is several where Envoy's route cannot say it all: preflights of CORS, redirects whose
-Host may have a port, and backends that rewrite paths or mirror for themselves.
+Host may have a port, backends that rewrite paths or mirror for themselves, and gRPC calls that come by an HTTPRoute.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from propylon.envoy.path import build_regex_rewrite
 from propylon.envoy.redirect import Place, build_redirect_routes
 from propylon.envoy.resource import seconds
 from propylon.envoy.retry import build_retry_policy
+from propylon.graph.grpc_calls import catches_calls, grpc_twins
 from propylon.graph.model import (
     BackendRef,
     Cors,
@@ -45,8 +46,25 @@ def build_routes(entry: VirtualHostEntry, place: Place) -> list[Any]:
         if isinstance(each, Cors):
             out.extend(cors.build_preflight_routes(name, entry.match, each.cors))
     base = route_pb.Route(name=name, match=matcher.build_route_match(entry.match))
+    if not grpc and catches_calls(entry.match) and grpc_twins(entry.rule):
+        calls = route_pb.Route()
+        calls.CopyFrom(base)
+        calls.match.headers.add(name="content-type").string_match.prefix = "application/grpc"
+        out.extend(_build_actions(calls, _over_http2(entry), place, grpc=False))
     out.extend(_build_actions(base, entry, place, grpc=grpc))
     return out
+
+
+def _over_http2(entry: VirtualHostEntry) -> VirtualHostEntry:
+    """The same entry with HTTP/2 to backends that say nothing of their protocol: for gRPC calls."""
+    twins = grpc_twins(entry.rule)
+
+    def over_http2(ref: BackendRef) -> BackendRef:
+        twin = ref.cluster._replace(protocol="HTTP2") if ref.cluster is not None else None
+        return msgspec.structs.replace(ref, cluster=twin) if twin in twins else ref
+
+    backends = tuple(over_http2(ref) for ref in entry.rule.backends)
+    return msgspec.structs.replace(entry, rule=msgspec.structs.replace(entry.rule, backends=backends))
 
 
 def direct_response(route: Any, status: int) -> Any:

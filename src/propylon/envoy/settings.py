@@ -12,6 +12,8 @@ class EnvoySettings(msgspec.Struct, frozen=True):
 
     access_log: bool = True
     """One line a request on the proxy's standard output."""
+    trusted_hops: int = 0
+    """How many proxies in front of the Gateway say the truth in X-Forwarded-For and its kin; 0: nobody is believed."""
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
     """What `wellKnownCACertificates: System` means on the machine where the proxies run."""
     connect_timeout: float = 5.0

@@ -10,6 +10,7 @@ from propylon.graph.backends import overridden
 from propylon.graph.classes import GatewayHead
 from propylon.graph.endpoints import transport_of
 from propylon.graph.gateways import Binding
+from propylon.graph.grpc_calls import grpc_twins, takes_grpc
 from propylon.graph.model import (
     Backend,
     BackendKey,
@@ -78,6 +79,7 @@ def build_clusters(
         if ref.kind not in {"HTTPRoute", "GRPCRoute"}:
             return set()
         keys = {ref.cluster for ref in _route_references(route) if ref.cluster is not None}
+        keys |= {twin for rule in route.rules if takes_grpc(rule) for twin in grpc_twins(rule)}
         return {(gateway, key) for gateway in _gateways(route) for key in keys}
 
     def of_l4_route(key: L4Key, route: L4Route) -> set[ClusterUse]:

@@ -136,7 +136,7 @@ def test_an_earlier_filters_header_can_be_removed_by_a_later_one():
 def test_shares_are_cumulative():
     filters = (Rewrite(api.HTTPURLRewriteFilter(hostname="x.test")),)
     backends = (ref("a", 1, filters), ref("b", 1), ref("c", 0), ref("d", 2))
-    routes = build_routes(entry(backends=backends), PLACE)
+    routes = build_routes(entry(match=Match(path="/a"), backends=backends), PLACE)
     assert [r.match.runtime_fraction.default_value.numerator for r in routes] == [250_000, 500_000, 0]
     assert not routes[-1].match.HasField("runtime_fraction")
     assert [r.route.cluster for r in routes] == [names.cluster(each.cluster) for each in backends if each.weight]
@@ -153,7 +153,7 @@ def test_a_rule_that_cannot_be_served_answers_500_or_unavailable():
 
 
 def test_there_is_no_time_limit_unless_asked_for():
-    (route,) = build_routes(entry(backends=(ref("a"),)), PLACE)
+    (route,) = build_routes(entry(match=Match(path="/a"), backends=(ref("a"),)), PLACE)
     assert route.route.HasField("timeout")
     assert (route.route.timeout.seconds, route.route.HasField("retry_policy")) == (0, False)
 
@@ -215,5 +215,13 @@ def test_all_headers_but_some(name):
 
 def test_fractions_have_millionths():
     assert (fraction(1, 3).numerator, fraction(5, 2).numerator, fraction(0, 1).numerator) == (333_333, 1_000_000, 0)
-    (route,) = build_routes(entry(filters=(Mirror(ref(None)),), backends=(ref("a"),)), PLACE)
+    (route,) = build_routes(entry(match=Match(path="/a"), filters=(Mirror(ref(None)),), backends=(ref("a"),)), PLACE)
     assert not route.route.request_mirror_policies
+
+
+def test_grpc_calls_by_an_http_route_go_over_http2():
+    calls, pages = build_routes(entry(backends=(ref("a"),)), PLACE)
+    assert [(h.name, h.string_match.prefix) for h in calls.match.headers] == [("content-type", "application/grpc")]
+    assert calls.route.cluster.endswith("/HTTP2")
+    assert pages.route.cluster.endswith("/HTTP")
+    assert not pages.match.headers

@@ -95,7 +95,7 @@ def test_fragments_add_up_to_a_route_configuration():
     out = message(world, ROUTE_CONFIGURATION, "http/80")
     assert (out.name, out.ignore_port_in_host_matching.real) == ("http/80", True)
     assert [h.name for h in out.virtual_hosts] == ["h0.test", "h1.test", "h2.test", "*"]
-    assert [len(h.routes) for h in out.virtual_hosts] == [1, 1, 1, 0]
+    assert [len(h.routes) for h in out.virtual_hosts] == [2, 2, 2, 0], "each has one for gRPC calls"
 
 
 def test_origins():
