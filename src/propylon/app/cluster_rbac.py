@@ -20,9 +20,8 @@ def build_pod_manifests(namespace: str, name: str) -> list[Document]:
             manifest["rules"] += _made()
         elif manifest["kind"] == "Role":
             manifest["rules"] += [
-                _rule("", "secrets", ["create"]),
-                {**_rule("", "secrets", ["get", "update"]), "resourceNames": [AUTHORITY_NAME]},
-                # An apply creates what is not there: "patch" of one name would not be enough for the first time.
+                {**_rule("", "secrets", ["update"]), "resourceNames": [AUTHORITY_NAME]},
+                # By which the Service leads to who leads. An apply creates what is not there.
                 _rule("discovery.k8s.io", "endpointslices", ["create", "patch"]),
             ]
     return manifests
