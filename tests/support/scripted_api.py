@@ -26,6 +26,12 @@ class Request:
         self._out = out
 
     @property
+    def peer(self) -> tuple[str, int]:
+        """The client's end of the connection."""
+        peer: tuple[str, int] = self._out.get_extra_info("peername")
+        return peer
+
+    @property
     def watches(self) -> bool:
         return "watch" in self.parameters
 

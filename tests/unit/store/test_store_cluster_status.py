@@ -1,6 +1,7 @@
 """Statuses: nobody's entries are lost, nothing is written twice, and one object that is refused holds up no other."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -246,3 +247,75 @@ def test_many_are_written_at_once_but_not_all() -> None:
     writer = asyncio.run(write(objects, steps))
     assert writer.written == len(names)
     assert 1 < objects.most_under_way <= status_module.WORKERS
+
+
+def test_connections_are_used_again_beside_any_number_of_watches() -> None:
+    """A handshake for every status would cost more than the status."""
+    peers: set[object] = set()
+
+    async def handler(request: Request) -> None:
+        if request.watches:
+            await request.begin()
+            await asyncio.Event().wait()
+        peers.add(request.peer)
+        await request.answer({})
+
+    async def scenario() -> None:
+        async with serving(handler) as client, contextlib.AsyncExitStack() as watches:
+            for _ in range(30):
+                await watches.enter_async_context(client.lines("/x", {"watch": "1"}, silence=60))
+            for _ in range(20):
+                await client.request("GET", "/y")
+
+    asyncio.run(scenario())
+    assert len(peers) == 1
+
+
+def test_what_happens_during_a_write_is_not_forgotten() -> None:
+    objects = Objects(a={})
+
+    async def steps(writer: StatusWriter) -> None:
+        writer.enable(True)
+        writer.seen(ref("a"), objects.raw("a"))
+        changed = objects.put("a", {}, generation=2)
+        writer.want(ref("a"), "for generation 1")
+        await until(lambda: bool(objects.patches))
+        # The answer, a conflict, is on its way; then the object is read again.
+        writer.seen(ref("a"), changed)
+        writer.want(ref("a"), "for generation 2")
+        await until(lambda: writer.settled)
+
+    asyncio.run(write(objects, steps))
+    assert objects.objects["a"]["status"] == {"ours": "for generation 2"}
+
+
+def test_a_status_the_server_does_not_take_is_written_as_soon_as_it_is_another_one() -> None:
+    objects = Objects(a={})
+    objects.refusals = {"a": [(422, "Invalid")]}
+
+    async def steps(writer: StatusWriter) -> None:
+        writer.enable(True)
+        writer.seen(ref("a"), objects.raw("a"))
+        writer.want(ref("a"), "invalid")
+        await until(lambda: bool(objects.patches) and not writer._writing)
+        assert not writer.settled
+        writer.want(ref("a"), "valid")
+        await until(lambda: writer.settled)
+
+    asyncio.run(write(objects, steps))
+    assert objects.objects["a"]["status"] == {"ours": "valid"}
+
+
+def test_thousands_that_are_as_they_should_be_cost_no_request() -> None:
+    names = [f"r{n}" for n in range(3 * status_module.LOOK_AT_ONCE)]
+    objects = Objects(**{name: {"ours": "x"} for name in names[:-1]}, last={})
+
+    async def steps(writer: StatusWriter) -> None:
+        for name in objects.objects:
+            writer.seen(ref(name), objects.raw(name))
+            writer.want(ref(name), "x")
+        writer.enable(True)
+        await until(lambda: writer.settled)
+
+    asyncio.run(write(objects, steps))
+    assert (objects.patches, objects.reads) == (["last"], [])

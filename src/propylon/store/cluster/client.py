@@ -50,7 +50,7 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """One connection pool. All methods belong to one event loop."""
+    """Connections to one API server. All methods belong to one event loop."""
 
     def __init__(self, credentials: Credentials, *, user_agent: str = "propylon") -> None:
         self.credentials = credentials
@@ -58,23 +58,15 @@ class Client:
         if credentials.server_name is not None:
             extensions["sni_hostname"] = credentials.server_name
         self._extensions = extensions
-        self._http = httpx.AsyncClient(
-            base_url=credentials.server,
-            auth=credentials.auth,
-            trust_env=False,
-            timeout=httpx.Timeout(REQUEST_SECONDS),
-            headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
-            transport=httpx.AsyncHTTPTransport(
-                verify=credentials.context if credentials.context is not None else False,
-                trust_env=False,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
-                socket_options=_KEEPALIVE,
-            ),
-        )
+        # Watches apart: for every request httpcore looks at each connection of a pool, and counts busy ones among those
+        # to be kept alive, so that requests would be slow and pay for a handshake each.
+        self._http = _build_pool(credentials, user_agent)
+        self._streams = _build_pool(credentials, user_agent)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+        await self._streams.aclose()
 
     async def request(
         self,
@@ -112,7 +104,7 @@ class Client:
         """
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
-            async with self._http.stream(
+            async with self._streams.stream(
                 "GET", path, params=parameters, timeout=timeout, extensions=self._extensions
             ) as answer:
                 if answer.is_error:
@@ -120,6 +112,22 @@ class Client:
                 yield _split(answer.aiter_raw())
         except (httpx.HTTPError, CredentialsError, OSError) as error:
             raise Unreachable(_unreachable(self.credentials.server, error)) from error
+
+
+def _build_pool(credentials: Credentials, user_agent: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=credentials.server,
+        auth=credentials.auth,
+        trust_env=False,
+        timeout=httpx.Timeout(REQUEST_SECONDS),
+        headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
+        transport=httpx.AsyncHTTPTransport(
+            verify=credentials.context if credentials.context is not None else False,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0),
+            socket_options=_KEEPALIVE,
+        ),
+    )
 
 
 async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -7,10 +7,12 @@ then it is read and computed again. So nobody's entries are lost, whoever else w
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -28,6 +30,8 @@ MergeStatus = Callable[[Mapping[str, Any], Any, str], Mapping[str, Any] | None]
 
 WORKERS = 8
 """Writes under way at once."""
+LOOK_AT_ONCE = 200
+"""Objects compared with what is desired before anything else has its turn."""
 FORBIDDEN_SECONDS = 30.0
 """How long a write that is not allowed waits for somebody to allow it."""
 
@@ -68,9 +72,14 @@ class StatusWriter:
         self._accepted: dict[ObjectRef, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         """What was sent last, and what the server made of it: defaults it fills in are no reason to write again."""
         self._queue: dict[ObjectRef, None] = {}
-        self._writing: set[ObjectRef] = set()
-        self._not_before: dict[ObjectRef, float] = {}
+        """To be looked at, in this order."""
+        self._waiting: list[tuple[float, ObjectRef]] = []
+        """To be tried again, the earliest (`time.monotonic`) first."""
         self._pauses: dict[ObjectRef, Pauses] = {}
+        """Of those whose last write failed."""
+        self._writing: set[ObjectRef] = set()
+        self._again: set[ObjectRef] = set()
+        """Of those that are being written: something happened to them meanwhile."""
         self._bell = asyncio.Event()
         self._enabled = False
         self.written = 0
@@ -82,6 +91,8 @@ class StatusWriter:
         """Have the object bear this status, or with None nothing of ours. The latest word counts."""
         if desired is None and ref not in self._standing:
             return
+        if ref in self._pauses and self._desired.get(ref) != desired:
+            del self._pauses[ref]  # what was refused is not what is wanted now
         self._desired[ref] = desired
         self._enqueue(ref)
 
@@ -107,18 +118,17 @@ class StatusWriter:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to be written (or not ours to write)."""
-        return not self._enabled or not (self._queue or self._writing)
+        return not self._enabled or not (self._queue or self._writing or self._pauses)
 
     def _forget(self, ref: ObjectRef) -> None:
         self._standing.pop(ref, None)
         self._desired.pop(ref, None)
         self._accepted.pop(ref, None)
         self._queue.pop(ref, None)
-        self._not_before.pop(ref, None)
         self._pauses.pop(ref, None)
 
     def _enqueue(self, ref: ObjectRef) -> None:
-        if self._enabled:
+        if self._enabled and ref not in self._pauses:
             self._queue[ref] = None
             self._bell.set()
 
@@ -134,27 +144,32 @@ class StatusWriter:
                     async with asyncio.timeout(wait):
                         await self._bell.wait()
                 except TimeoutError:
-                    continue
+                    pass
+                await asyncio.sleep(0)  # the bell may ring all the time: let the others have their turn
 
     def _start_due(self, group: asyncio.TaskGroup) -> float | None:
         """Start what may be started; seconds until the next one that has to wait for its time."""
         now = time.monotonic()
-        wait: float | None = None
-        for ref in list(self._queue) if self._enabled else ():
+        while self._waiting and self._waiting[0][0] <= now:
+            _, ref = heapq.heappop(self._waiting)
+            if ref in self._pauses:
+                self._queue[ref] = None
+        for ref in list(islice(self._queue, LOOK_AT_ONCE)) if self._enabled else ():
             if len(self._writing) >= WORKERS:
-                return None  # the end of a write rings
-            if ref in self._writing:
-                continue
-            due = self._not_before.get(ref, 0.0) - now
-            if due > 0:
-                wait = due if wait is None else min(wait, due)
-                continue
+                break
             del self._queue[ref]
+            if ref in self._writing:
+                self._again.add(ref)
+                continue
             if self._plan(ref) is None:
+                self._pauses.pop(ref, None)
                 continue
             self._writing.add(ref)
             group.create_task(self._write(ref), name=f"status {ref}")
-        return wait
+        # With all workers busy, the end of a write rings.
+        if self._queue and self._enabled and len(self._writing) < WORKERS:
+            return 0.0
+        return max(0.0, self._waiting[0][0] - now) if self._waiting else None
 
     def _plan(self, ref: ObjectRef) -> Mapping[str, Any] | None:
         """The status to write; None if the object has it, or is not known (then a watch will ring)."""
@@ -187,11 +202,13 @@ class StatusWriter:
                     if await self._read_again(ref, path):
                         break
             self._pauses.pop(ref, None)
-            self._not_before.pop(ref, None)
         except (ApiError, Unreachable) as error:
             self._failed(ref, error)
         finally:
             self._writing.discard(ref)
+            if ref in self._again:
+                self._again.discard(ref)
+                self._enqueue(ref)
             self._bell.set()
 
     async def _patch(self, ref: ObjectRef, path: ResourcePath, status: Mapping[str, Any]) -> None:
@@ -227,7 +244,8 @@ class StatusWriter:
             self._standing[ref] = _read(raw)
 
     def _failed(self, ref: ObjectRef, error: ApiError | Unreachable) -> None:
-        if isinstance(error, ApiError) and error.status == 404:
+        if ref not in self._desired or (isinstance(error, ApiError) and error.status == 404):
+            self._pauses.pop(ref, None)
             return
         pause = self._pauses.setdefault(ref, Pauses()).next(error.retry_after if isinstance(error, ApiError) else None)
         if isinstance(error, ApiError) and error.status in {401, 403, 422}:
@@ -235,9 +253,7 @@ class StatusWriter:
             log.error("the status of %s cannot be written: %s", ref, error)
         else:
             log.warning("the status of %s is written later: %s", ref, error)
-        if ref in self._desired:
-            self._not_before[ref] = time.monotonic() + pause
-            self._queue[ref] = None
+        heapq.heappush(self._waiting, (time.monotonic() + pause, ref))
 
 
 def _read(raw: bytes) -> _Standing:
