@@ -74,6 +74,7 @@ def test_get_config_logs(tmp_path: Path) -> None:
     manifests = write(
         tmp_path / "m", gateway=GATEWAY, services=service("a"), shop=route("shop", "shop.example.com", to("a"))
     )
+    write(manifests, kept="apiVersion: example.org/v1\nkind: WidgetPolicy\nmetadata: {name: w1}\nspec: {any: [1]}\n")
     with Instance(tmp_path, str(manifests), "--echo", "--port-offset", str(OFFSET)) as instance:
         instance.ready()
         table = instance.run("get", "gateways", check=True).stdout
@@ -83,6 +84,8 @@ def test_get_config_logs(tmp_path: Path) -> None:
         assert one["status"]["listeners"][0]["attachedRoutes"] == 1
         assert instance.run("get", "httproute", "nothing").returncode == 1
         assert instance.run("get", "nonsense").returncode == 2
+        kept = instance.run("get", "widgetpolicies", check=True).stdout
+        assert "w1" in kept, "kinds that mean nothing to us are kept, and can be read"
         view = instance.run("config", "view", check=True).stdout
         assert any(line.split() == ["enable-gateway-api", "true"] for line in view.splitlines())
         assert instance.client("default/web", "http").get("shop.example.com", "/logged").status_code == 200

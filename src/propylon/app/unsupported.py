@@ -9,7 +9,7 @@ from typing import Any
 from propylon import api
 from propylon.graph.model import Finding
 
-_CERTIFICATES = "certificates are not issued yet: create the Secret yourself, or run with --dev-certs"
+_CERTIFICATES = "certificates are not issued yet: create the Secret yourself, or have --dev-certs issue it"
 _DNS = "DNS records are not written yet"
 _POOLS = "address pools are not supported yet: every Gateway gets a loopback address, or the spec.addresses it asks for"
 
@@ -24,6 +24,7 @@ _KINDS: Mapping[tuple[str, str], str] = {
     ("cilium.io", "CiliumL2AnnouncementPolicy"): "addresses are not announced yet",
     ("kyverno.io", "ClusterPolicy"): "policies that change generated objects have no effect: use "
     "spec.infrastructure.annotations of the Gateway instead",
+    ("bitnami.com", "SealedSecret"): "nothing here can unseal it: apply the Secret itself",
     ("gateway.networking.x-k8s.io", "XMesh"): "meshes are not supported",
     ("gateway.networking.x-k8s.io", "XTelemetryPolicy"): "telemetry policies are not supported yet",
     ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy"): "backend traffic policies are not supported yet",

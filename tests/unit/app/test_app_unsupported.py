@@ -40,4 +40,4 @@ def test_annotations_are_named_once_a_reason() -> None:
 def test_ordinary_objects_are_left_in_peace() -> None:
     assert without_effect(ref("", "ConfigMap"), {"metadata": {"annotations": {"cert-manager.io/x": "y"}}}) == ()
     assert without_effect(ref("", "Service"), {"metadata": {}}) == ()
-    assert without_effect(ref("bitnami.com", "SealedSecret"), {}) == ()
+    assert without_effect(ref("argoproj.io", "Application"), {}) == ()

@@ -113,8 +113,8 @@ def _accept(
         if not any(finding.field.startswith(variable.field) for variable in unset)
     ]
     problems.extend(_from_finding(reader, origin, str(ref), finding) for finding in findings)
-    if by_kind(group, kind) is None:
-        problems.extend(_placeholders(reader, origin, ref, document))
+    known = by_kind(group, kind) is not None
+    problems.extend(_placeholders(reader, origin, ref, _free_text(document) if known else document))
     if group == "kustomize.toolkit.fluxcd.io" and kind == "Kustomization":
         problems.append(_flux_notice(reader, origin, ref, document))
     if unset or has_error(tuple(findings)):
@@ -152,8 +152,18 @@ def _flux_notice(reader: Reader, origin: Origin, ref: ObjectRef, document: Mappi
     )
 
 
+def _free_text(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a known kind that may hold any text: validation has no reason to refuse a placeholder there."""
+    metadata, spec = document.get("metadata") or {}, document.get("spec")
+    infrastructure = spec.get("infrastructure") if isinstance(spec, Mapping) else None
+    return {
+        "metadata": {"annotations": metadata.get("annotations")},
+        "spec": {"infrastructure": infrastructure if isinstance(infrastructure, Mapping) else None},
+    }
+
+
 def _placeholders(reader: Reader, origin: Origin, ref: ObjectRef, document: Mapping[str, Any]) -> Iterator[FileProblem]:
-    """Values nobody filled in, in kinds whose fields are not known well enough to refuse them."""
+    """Values nobody filled in, in fields that are not known well enough to refuse them."""
     for field, value in _strings("", document):
         placeholder = placeholder_in(value)
         if placeholder is not None and not placeholder.startswith("${"):  # variables have words of their own
