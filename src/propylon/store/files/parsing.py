@@ -66,9 +66,13 @@ def parse_documents(text: str, *, is_json: bool = False) -> list[ParsedDocument]
     """Every document of a file; empty ones are left out. Raises ParseError."""
     if is_json or text[:1] in "{[":
         try:
-            return [ParsedDocument(_json_decode(text), 1)]
+            value = _json_decode(text)
         except (msgspec.DecodeError, RecursionError):
             pass  # JSON that is not quite JSON: YAML reads more, and says where it fails
+        else:
+            if _is_deeper_than(value, MAX_NESTING):
+                raise ParseError("nested too deeply", 1, 1)
+            return [ParsedDocument(value, 1)]
     builder = _Builder(text)
     documents = []
     for node in compose_nodes(text):
@@ -76,6 +80,13 @@ def parse_documents(text: str, *, is_json: bool = False) -> list[ParsedDocument]
         if value is not None:
             documents.append(ParsedDocument(value, node.start_mark.line + 1))
     return documents
+
+
+def _is_deeper_than(value: Any, levels: int) -> bool:
+    if levels < 0:
+        return True
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_is_deeper_than(each, levels - 1) for each in inner)
 
 
 def compose_nodes(text: str) -> Iterator[Any]:
