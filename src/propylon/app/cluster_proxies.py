@@ -342,6 +342,8 @@ class KubernetesRuntime(ClusterRuntime):
         ref = change.ref
         if (ref.group, ref.kind) == _PARAMETERS:
             self._take_parameters(change)
+        elif (ref.group, ref.kind) == (api.GATEWAY_GROUP, "GatewayClass"):
+            self._unplanned |= {key for key, g in self._gateways.items() if g.spec.gateway_class_name == ref.name}
         elif (ref.group, ref.kind) == ("", "Node"):
             self._take_node(ref.name, change.object)
         elif (ref.group, ref.kind) == ("", "Service"):

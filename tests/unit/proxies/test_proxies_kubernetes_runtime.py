@@ -1,0 +1,338 @@
+"""The controller of a cluster with pods, fed by hand: what it plans, which addresses it reads back, who may write."""
+
+import asyncio
+import base64
+import datetime as dt
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from propylon import api
+from propylon.app.cluster import ClusterOptions
+from propylon.app.cluster_authority import AUTHORITY_NAME, AuthorityStore, Identities
+from propylon.app.cluster_proxies import KubernetesRuntime, build_pod_options
+from propylon.proxies.kubernetes import PARAMETERS_INFO
+from propylon.proxies.kubernetes.apply import Plan
+from propylon.proxies.kubernetes.authority import AUTHORITY_DAYS, identity, make_authority, usable
+from propylon.proxies.kubernetes.names import base_name
+from propylon.store.cluster import Change, Credentials
+from propylon.store.cluster.credentials import BearerAuth, FixedToken
+from propylon.xds import Connected
+from support.scripted_api import Request, serving
+
+OURS = "propylon.dev/gateway-controller"
+KEY = api.ObjectKey("shop", "web")
+NOW = dt.datetime.now(dt.UTC)
+Document = dict[str, Any]
+_versions = itertools.count(1)
+
+
+class Cluster:
+    """A runtime that knows its whole world and leads, but for what a test takes back."""
+
+    def __init__(self, tmp_path: Path, **options: Any) -> None:
+        self.runtime = KubernetesRuntime(
+            ClusterOptions(data_dir=tmp_path / "data", controller_name=OURS),
+            build_pod_options("propylon-system", **options),
+            Credentials("http://127.0.0.1:1", None, BearerAuth(FixedToken(None)), "propylon-system"),
+            lambda _line: None,
+        )
+        for reflector in self.runtime.watch._reflectors.values():
+            reflector.synced = True
+        self.runtime._published = True
+        self.runtime.identities.renew((make_authority(NOW),))
+        self.runtime._lead(True)
+        self.put(gateway_class())
+
+    def put(self, document: Document) -> None:
+        """An object comes or changes; what follows from it is computed."""
+        group, _, version = document["apiVersion"].rpartition("/")
+        metadata = document["metadata"]
+        ref = api.ObjectRef(group, document["kind"], metadata.get("namespace", ""), metadata["name"])
+        info = PARAMETERS_INFO if ref.kind == "GatewayParameters" else api.by_kind(group, ref.kind)
+        assert info is not None
+        raw = json.dumps({**document, "metadata": {**metadata, "resourceVersion": str(next(_versions))}}).encode()
+        try:
+            self.feed(Change(ref, api.decode_as(info, raw, version), raw))
+        except api.DecodeError as error:
+            self.feed(Change(ref, None, raw, error))
+
+    def delete(self, group: str, kind: str, namespace: str, name: str) -> None:
+        self.feed(Change(api.ObjectRef(group, kind, namespace, name), None, b""))
+
+    def feed(self, change: Change) -> None:
+        self.runtime.watch._emit([change])
+        self.turn()
+
+    def turn(self) -> None:
+        async def turns() -> None:
+            self.runtime._turn()
+            self.runtime._turn()  # what was read back is planned with
+
+        asyncio.run(turns())
+
+    @property
+    def plan(self) -> Plan | None:
+        return self.runtime.applier._plans.get(KEY)
+
+    def planned(self, kind: str) -> Document:
+        assert self.plan is not None
+        assert self.plan.documents is not None
+        (found,) = [document for document in self.plan.documents if document["kind"] == kind]
+        return found
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        status = self.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *KEY)]
+        (found,) = [condition for condition in status["conditions"] if condition["type"] == kind]
+        return found["status"], found["reason"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+def gateway_class(**spec: Any) -> Document:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "propylon"},
+        "spec": {"controllerName": OURS, **spec},
+    }
+
+
+def gateway(*ports: int, **spec: Any) -> Document:
+    listeners = [{"name": f"p{port}", "port": port, "protocol": "HTTP"} for port in ports or (80,)]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u-1", "generation": 1},
+        "spec": {"gatewayClassName": "propylon", "listeners": listeners, **spec},
+    }
+
+
+def service(planned: Document, *addresses: str, owner: str = "u-1") -> Document:
+    metadata = planned["metadata"]
+    owners = [{**metadata["ownerReferences"][0], "uid": owner}]
+    ingress = [{"ip": address} for address in addresses]
+    return {
+        **planned,
+        "metadata": {**metadata, "ownerReferences": owners},
+        "spec": {**planned["spec"], "ipFamilies": ["IPv4"]},
+        "status": {"loadBalancer": {"ingress": ingress}},
+    }
+
+
+def parameters(name: str = "p", namespace: str = "shop", **spec: Any) -> Document:
+    return {
+        "apiVersion": PARAMETERS_INFO.api_version,
+        "kind": "GatewayParameters",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+REF = {"group": "propylon.dev", "kind": "GatewayParameters", "name": "p"}
+
+
+def test_a_gateway_becomes_objects_and_its_services_address_becomes_its_own(cluster: Cluster) -> None:
+    cluster.put(gateway(80, 8080))
+    assert [port["port"] for port in cluster.planned("Service")["spec"]["ports"]] == [80, 8080]
+    assert cluster.condition("Programmed") == ("False", "AddressNotAssigned")
+    cluster.put(service(cluster.planned("Service"), "192.0.2.5"))
+    status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *KEY)]
+    assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.5"}]
+    assert cluster.condition("Programmed") == ("Unknown", "Pending")
+    ports = cluster.runtime.controller.graph.ports
+    assert {(key.port, port.bound_port, port.addresses) for key, port in ports.items()} == {
+        (80, 80, ("0.0.0.0",)),
+        (8080, 8080, ("0.0.0.0",)),
+    }
+
+
+def test_a_service_that_belongs_to_somebody_else_is_not_believed(cluster: Cluster) -> None:
+    cluster.put(gateway())
+    cluster.put(service(cluster.planned("Service"), "192.0.2.5", owner="another"))
+    assert cluster.condition("Programmed") == ("False", "AddressNotAssigned")
+
+
+def test_what_cannot_be_applied_is_said_in_the_status(cluster: Cluster) -> None:
+    cluster.put(gateway())
+    cluster.runtime._obstructed(KEY, "Service shop/web-propylon exists")
+    cluster.turn()
+    assert cluster.condition("Programmed") == ("False", "NoResources")
+    cluster.runtime._obstructed(KEY, "")
+    cluster.turn()
+    assert cluster.condition("Programmed") == ("False", "AddressNotAssigned")
+
+
+def test_parameters_of_gateway_and_class(cluster: Cluster) -> None:
+    cluster.put(parameters("of-class", "propylon-system", replicas=2, logLevel="info"))
+    cluster.put(gateway_class(parametersRef={**REF, "name": "of-class", "namespace": "propylon-system"}))
+    cluster.put(gateway(infrastructure={"parametersRef": REF}))
+    assert cluster.condition("Accepted") == ("False", "InvalidParameters")
+    assert cluster.plan == Plan("u-1", None)
+    cluster.put(parameters(replicas=3))
+    assert cluster.condition("Accepted") == ("True", "Accepted")
+    deployment = cluster.planned("Deployment")["spec"]
+    arguments = deployment["template"]["spec"]["containers"][0]["args"]
+    assert (deployment["replicas"], arguments[arguments.index("--log-level") + 1]) == (3, "info")
+    cluster.put(parameters(logLevel="chatty"))
+    assert cluster.condition("Accepted") == ("False", "InvalidParameters")
+    assert cluster.plan == Plan("u-1", None)  # what runs goes on
+    cluster.put(parameters(replicas="many"))
+    assert cluster.condition("Accepted") == ("False", "InvalidParameters")
+    cluster.put(parameters())
+    assert cluster.planned("Deployment")["spec"]["replicas"] == 2
+
+
+def test_a_class_with_parameters_that_do_not_exist(cluster: Cluster) -> None:
+    cluster.put(gateway())
+    assert cluster.plan is not None
+    assert cluster.plan.documents is not None
+    cluster.put(gateway_class(parametersRef={**REF, "namespace": "nowhere"}))
+    assert cluster.plan == Plan("u-1", None)
+    status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "GatewayClass", "", "propylon")]
+    assert (status["conditions"][0]["status"], status["conditions"][0]["reason"]) == ("False", "InvalidParameters")
+
+
+def test_what_happens_to_the_objects_of_a_gateway_that_goes(cluster: Cluster) -> None:
+    cluster.put(gateway())
+    cluster.delete(api.GATEWAY_GROUP, "GatewayClass", "", "propylon")
+    assert cluster.plan == Plan("u-1", None)  # it may come back
+    foreign = gateway_class()
+    foreign["spec"]["controllerName"] = "example.com/other"
+    cluster.put(foreign)
+    assert cluster.plan is None
+    cluster.put(gateway_class())
+    assert cluster.plan is not None
+    cluster.delete(api.GATEWAY_GROUP, "Gateway", *KEY)
+    assert cluster.plan is None
+
+
+def test_only_who_leads_plans_and_writes(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.runtime._lead(False)
+    cluster.put(gateway())
+    assert cluster.plan is None
+    assert not cluster.runtime.applier.enabled
+    cluster.runtime._lead(True)
+    cluster.turn()
+    assert cluster.plan is not None
+    assert cluster.runtime.applier.enabled
+
+
+def test_a_new_leader_waits_for_proxies_before_it_writes_statuses_about_them(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    runtime = cluster.runtime
+    runtime._lead(False)
+    programmed = {"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""}
+    stamped = {**programmed, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    cluster.put({**gateway(), "status": {"conditions": [stamped]}})
+    runtime._lead(True)
+    cluster.turn()
+    assert runtime.applier.enabled
+    assert not runtime._writing
+    runtime.data_plane._pod_event(Connected("shop/web", 1, first=True))
+    cluster.turn()
+    assert runtime._writing
+
+
+def test_the_class_claims_what_only_pods_can(cluster: Cluster) -> None:
+    status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "GatewayClass", "", "propylon")]
+    features = [feature["name"] for feature in status["supportedFeatures"]]
+    assert "GatewayInfrastructure" in features
+    assert features == sorted(features)
+
+
+def test_options() -> None:
+    plain = build_pod_options("ns")
+    assert plain.control_plane.host == "propylon-xds.ns.svc.cluster.local"
+    assert plain.control_plane.server_name == "propylon-xds.ns.svc"
+    assert plain.xds_listen == "0.0.0.0:18000"
+    six = build_pod_options("ns", pod_ip="fd00::1", xds_address="[fd00::2]:1234")
+    assert six.xds_listen == "[::]:18000"
+    assert (six.control_plane.host, six.control_plane.port) == ("fd00::2", 1234)
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        build_pod_options("ns", xds_address="somewhere")
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_that_proxies_have_is_kept_over_a_restart() -> None:
+    document: api.Gateway = api.decode(gateway())
+    authority = make_authority(NOW)
+    first, second = Identities("x"), Identities("x")
+    first.renew((authority,))
+    files = dict(first.files(KEY, document, OURS))
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
+    name = f"{base_name('web', 'propylon', OURS)}-xds"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "shop"}, "data": data}
+    second.seen(api.ObjectKey("shop", name), api.decode(secret))
+    second.renew((authority,))
+    assert dict(second.files(KEY, document, OURS)) == files
+    second.renew((make_authority(NOW),))
+    assert dict(second.files(KEY, document, OURS)) != files
+
+
+def test_certificates_are_due_in_time() -> None:
+    now = [NOW]
+    identities = Identities("x", now=lambda: now[0])
+    authority = make_authority(NOW)
+    identities.renew((authority,))
+    before = identities.files(KEY, api.decode(gateway()), OURS)
+    assert identities.due() == set()
+    now[0] = NOW + dt.timedelta(days=61)
+    assert identities.due() == {KEY}
+    after = identities.files(KEY, api.decode(gateway()), OURS)
+    assert after != before
+    assert identities.due() == set()
+    leaf = identities._issued[KEY]
+    assert usable(leaf, [authority], identity(KEY), now[0])
+
+
+def authority_api() -> tuple[dict[str, Document], Callable[[Request], Any]]:
+    """One Secret, with conflicts for who is late."""
+    secrets: dict[str, Document] = {}
+
+    async def answer(request: Request) -> None:
+        found = secrets.get(AUTHORITY_NAME)
+        if request.method == "GET":
+            await (request.answer(found) if found else request.refuse(404, "NotFound"))
+            return
+        document = json.loads(request.body)
+        version = document["metadata"].get("resourceVersion")
+        if version != (found["metadata"]["resourceVersion"] if found else None):
+            await request.refuse(409, "Conflict")
+            return
+        document["metadata"]["resourceVersion"] = str(int(version or 0) + 1)
+        secrets[AUTHORITY_NAME] = document
+        await request.answer(document)
+
+    return secrets, answer
+
+
+def test_the_authority_is_made_once_and_succeeded_in_time() -> None:
+    async def main() -> None:
+        secrets, answer = authority_api()
+        async with serving(answer) as client:
+            now = [NOW]
+            store = AuthorityStore(client, "propylon-system", now=lambda: now[0])
+            both = await asyncio.gather(store.keep(), AuthorityStore(client, "propylon-system").keep())
+            assert both[0] == both[1]
+            assert len(both[0]) == 1
+            now[0] += dt.timedelta(days=AUTHORITY_DAYS * 0.7)
+            kept = await store.keep()
+            assert kept[0] == both[0][0]
+            assert len(kept) == 2
+            assert await store.keep() == kept
+            secrets[AUTHORITY_NAME]["data"] = {"authorities.json": "garbage"}
+            with pytest.raises(ValueError, match="delete it"):
+                await store.keep()
+
+    asyncio.run(main())
