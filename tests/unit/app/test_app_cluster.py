@@ -95,12 +95,12 @@ def gateway_class(name: str = "ours", controller: str = OURS) -> dict[str, Any]:
     }
 
 
-def gateway(name: str = "web", class_name: str = "ours", port: int = 80, **metadata: Any) -> dict[str, Any]:
+def gateway(name: str = "web", class_name: str = "ours", **metadata: Any) -> dict[str, Any]:
     return {
         "apiVersion": f"{api.GATEWAY_GROUP}/v1",
         "kind": "Gateway",
         "metadata": {"name": name, **metadata},
-        "spec": {"gatewayClassName": class_name, "listeners": [{"name": "http", "port": port, "protocol": "HTTP"}]},
+        "spec": {"gatewayClassName": class_name, "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
     }
 
 
@@ -135,7 +135,9 @@ def test_programmed_is_said_when_acknowledged_and_never_for_a_listener_that_just
         assert cluster.conditions("Gateway", "web")["Programmed"] == ("True", "Programmed")
         wanted: list[Any] = []
         cluster.runtime.writer.want = lambda ref, status: wanted.append((ref, status))  # type: ignore[method-assign]
-        cluster.put(gateway(port=81, generation=2))
+        moved = gateway(generation=2)
+        moved["spec"]["addresses"] = [{"type": "IPAddress", "value": "127.9.0.55"}]
+        cluster.put(moved)
         cluster.turn()
         programmed = [
             (condition["observedGeneration"], condition["status"])
