@@ -160,8 +160,10 @@ def _clusters(
     engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route], settings: EnvoySettings
 ) -> Resources:
     def of_backend(key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster, look: Look) -> Named:
-        discovery = graph.endpoints if cluster.backend.discovery == "DNS" else named_endpoints
-        endpoints = look.get(discovery, cluster.key.backend) or ()
+        if cluster.backend.discovery == "DNS":
+            endpoints = look.get(graph.endpoints, cluster.key.backend) or ()
+        else:
+            endpoints = next((named for _, named in look.by(named_endpoints, cluster.key.backend)), ())
         service = _backend_ref(cluster.key.backend)
         policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
         origins = (service,) if policy is None else (policy, service)
@@ -182,11 +184,11 @@ def _clusters(
         body = serialize(build_weighted_udp_cluster(name, settings))
         return _named(key.gateway, Resource(CLUSTER, name, body, (route.route,)))
 
-    def with_names(_: BackendKey, endpoints: tuple[Endpoint, ...], __: Look) -> tuple[Endpoint, ...] | None:
+    def with_names(key: BackendKey, endpoints: tuple[Endpoint, ...]) -> tuple[BackendKey, ...]:
         """Endpoints of which some are names (given by hand): Envoy has to resolve them itself."""
-        return None if all(is_ip(each.address) for each in endpoints) else endpoints
+        return () if all(is_ip(each.address) for each in endpoints) else (key,)
 
-    named_endpoints = engine.derive("envoy: endpoints with names", graph.endpoints, with_names)
+    named_endpoints = graph.endpoints.index("envoy: endpoints with names", with_names)
     passed_through = graph.l4_routes.index("envoy: passthrough routes by cluster", passes_through)
     return Union(
         engine,

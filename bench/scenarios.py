@@ -1,0 +1,286 @@
+"""The scenarios. Each measures propylon, its floor in the same run, and states its goal."""
+
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import worlds
+from bench.machine import cpu_seconds, resident_kib
+from bench.record import DESCENDING, Figure, Goal, figure, percentile
+from bench.subject import BenchError, Client, Commanded, FloorProcess, Subject, until
+
+HOST, PORT, FLOOR_PORT = "127.0.0.1", 18080, 18081
+GATEWAY = f"{worlds.NAMESPACE}/gw"
+REPEATS = 25
+MATCHES_OF_A_ROUTE = 64
+Scenario = Callable[[Sequence[int]], Iterable[Figure]]
+
+
+def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
+    """P1: one route of N hostnames changed until a request sees it, from a file edit and from a store write."""
+    for size in sizes:
+        floors = {form: _floor_times(form, size) for form in ("rds", "scoped")}
+        plain, flat = (statistics.median(floors[form]) for form in ("rds", "scoped"))
+        yield figure("P1", size, "floor: one RouteConfiguration, p50", floors["rds"], "ms")
+        yield figure("P1", size, "floor: scoped, p50", floors["scoped"], "ms", floor=plain)
+        with _manifests(size) as directory, Subject(manifests=directory) as subject:
+            subject.ready(GATEWAY, seconds=600)
+            changed = directory / "changed.yaml"
+
+            def edit(tag: str, file: Path = changed, size: int = size) -> None:
+                file.with_suffix(".tmp").write_text(yaml.safe_dump(_tagged(size, tag)), encoding="utf-8")
+                file.with_suffix(".tmp").rename(file)
+
+            times = _propagate(subject, size, edit)
+            yield figure("P1", size, "file edit, p50", times, "ms", floor=flat)
+            yield figure("P1", size, "file edit, p99", [percentile(times, 0.99)], "ms")
+        with Subject(_hostnames(size)) as subject:
+            subject.ready(GATEWAY, seconds=600)
+
+            def write(tag: str, subject: Subject = subject, size: int = size) -> None:
+                subject.apply(_tagged(size, tag))
+
+            times = _propagate(subject, size, write)
+            yield figure("P1", size, "store write, p50", times, "ms", floor=flat, goal=Goal(3, of_floor=True))
+            yield figure("P1", size, "store write, p99", [percentile(times, 0.99)], "ms")
+
+
+def paths(sizes: Sequence[int]) -> Iterable[Figure]:
+    """P2: requests/s on the last of N paths of one hostname against a single path, direct responses."""
+    for kind in ("prefix", "exact", "mixed"):
+        with ExitStack() as stack:
+            single = _paths_subject(stack, kind, 1, FLOOR_PORT)
+            for size in sizes:
+                with ExitStack() as inner:
+                    last = _paths_subject(inner, kind, size, PORT)
+                    rates: list[float] = []
+                    singles: list[float] = []
+                    for _ in range(5):
+                        singles.append(requests_per_second(FLOOR_PORT, single))
+                        rates.append(requests_per_second(PORT, last))
+                    goal = Goal(0.9, DESCENDING, of_floor=True)
+                    floor = statistics.median(singles)
+                    yield figure("P2", size, f"last path, {kind}", rates, "requests/s", floor=floor, goal=goal)
+
+
+def controller_cost(sizes: Sequence[int]) -> Iterable[Figure]:
+    """P5: CPU time of propylon per endpoint change and per route change, store write and status included."""
+    least: dict[str, float] = {}
+    for size in sizes:
+        with Subject(worlds.many_routes(size, port=PORT)) as subject:
+            subject.ready(GATEWAY, seconds=900)
+            last = f"r{size - 1}"
+            hostname = worlds.hostname_of(size - 1)
+
+            def endpoint(number: int, subject: Subject = subject, last: str = last) -> None:
+                subject.apply(worlds.endpoint_slice(last, f"127.0.0.{number + 2}"))
+
+            def route(number: int, subject: Subject = subject, last: str = last, hostname: str = hostname) -> None:
+                subject.apply(worlds.route(last, hostname, last, tag=f"t{number}"))
+
+            for name, change, bound in (("endpoint change", endpoint, 3.0), ("route change", route, 10.0)):
+                costs, proxy = _costs(subject, change)
+                yield figure("P5", size, f"{name}: CPU of propylon", costs, "ms", goal=Goal(bound))
+                yield figure("P5", size, f"{name}: CPU of Envoy", [proxy], "ms")
+                flat = statistics.median(costs) / least.setdefault(name, statistics.median(costs))
+                yield figure("P5", size, f"{name}: against the smallest size", [flat], "x", goal=Goal(1.5))
+
+
+def cold_start(sizes: Sequence[int]) -> Iterable[Figure]:
+    """P6: from the start of the process to all programmed: first ever, and with statuses already written."""
+    for size in sizes:
+        with Subject(_on_listeners(size)) as subject:
+            first = subject.ready(GATEWAY, seconds=900)
+            cpu = subject.call("usage")["cpu"]
+            subject.stop()
+            subject.start()
+            again = subject.ready(GATEWAY, seconds=900)
+            yield figure("P6", size, "first start", [first], "s", goal=Goal(5))
+            yield figure("P6", size, "first start: CPU of propylon", [cpu], "s")
+            yield figure("P6", size, "restart", [again], "s", goal=Goal(5))
+            yield figure("P6", size, "restart: CPU of propylon", [subject.call("usage")["cpu"]], "s")
+
+
+def memory(sizes: Sequence[int]) -> Iterable[Figure]:
+    """P8: resident memory of propylon and of Envoy, with N hostnames; the floor has the same hostnames."""
+    for size in sizes:
+        with FloorProcess("rds", size, FLOOR_PORT) as floor:
+            _serving(floor, FLOOR_PORT, size)
+            least = resident_kib(floor.proxy_pid()) / 1024
+        with Subject(_hostnames(size)) as subject:
+            subject.ready(GATEWAY, seconds=900)
+            proxy = resident_kib(subject.proxy_pid()) / 1024
+            goal = Goal(1.1, of_floor=True)
+            yield figure("P8", size, "Envoy, hostnames alone", [proxy], "MiB", floor=least, goal=goal)
+        with Subject(worlds.many_routes(size, port=PORT)) as subject:
+            subject.ready(GATEWAY, seconds=900)
+            goal = Goal(300)
+            yield figure("P8", size, "propylon, a Service each", [resident_kib(subject.pid) / 1024], "MiB", goal=goal)
+            yield figure("P8", size, "Envoy, a cluster each", [resident_kib(subject.proxy_pid()) / 1024], "MiB")
+
+
+SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
+    "P1": (propagation, (10, 1000, 5000, 10000)),
+    "P2": (paths, (100, 1000, 10000)),
+    "P5": (controller_cost, (100, 1000, 5000, 10000)),
+    "P6": (cold_start, (1000, 10000)),
+    "P8": (memory, (5000,)),
+}
+
+
+# -- worlds of the scenarios ---
+
+
+def _tagged(size: int, tag: str) -> dict[str, Any]:
+    return worlds.route(f"r{size - 1}", worlds.hostname_of(size - 1), "web", tag=tag)
+
+
+def _hostnames(size: int) -> list[dict[str, Any]]:
+    """N routes of one hostname each that share one Service: what the floor has, as objects."""
+    web = [worlds.service("web"), worlds.endpoint_slice("web")]
+    routes = [worlds.route(f"r{i}", worlds.hostname_of(i), "web") for i in range(size)]
+    return [*worlds.base(port=PORT), *web, *routes]
+
+
+def _on_listeners(size: int) -> list[dict[str, Any]]:
+    """N routes with a Service each, spread over 64 listeners (a Gateway has no more of its own)."""
+    count = 64
+    documents = list(worlds.many_routes(size))
+    for document in documents:
+        if document["kind"] == "Gateway":
+            document["spec"]["listeners"] = [
+                {"name": f"l{i}", "protocol": "HTTP", "port": PORT + i} for i in range(count)
+            ]
+        elif document["kind"] == "HTTPRoute":
+            number = int(document["metadata"]["name"][1:])
+            document["spec"]["parentRefs"][0]["sectionName"] = f"l{number % count}"
+    return documents
+
+
+@contextmanager
+def _manifests(size: int) -> Any:
+    """The same as files: a hundred routes in each, and the one that changes in its own."""
+    directory = Path(tempfile.mkdtemp(prefix="pm"))
+    try:
+        *rest, changed = _hostnames(size)
+        for number, part in enumerate(_parts(rest)):
+            (directory / f"part-{number}.yaml").write_text(yaml.safe_dump_all(part), encoding="utf-8")
+        (directory / "changed.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def _parts(documents: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    return (documents[i : i + 100] for i in range(0, len(documents), 100))
+
+
+def _paths_subject(stack: ExitStack, kind: str, size: int, port: int) -> str:
+    """Start a propylon with N paths of one hostname; the path to ask for."""
+    rules = [{"matches": [_path_match(kind, i)]} for i in range(size)]
+    redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": "x.example.org"}}
+    documents = worlds.base(port=port)
+    documents[-1]["spec"]["addresses"][0]["value"] = HOST
+    for number, part in enumerate(_parts([r["matches"][0] for r in rules])):
+        document = worlds.route(f"r{number:04}", "paths.example.com", None)
+        document["spec"]["rules"] = [
+            {"matches": part[i : i + MATCHES_OF_A_ROUTE], "filters": [redirect]}
+            for i in range(0, len(part), MATCHES_OF_A_ROUTE)
+        ]
+        documents.append(document)
+    subject = stack.enter_context(Subject(documents))
+    subject.ready(GATEWAY, seconds=600)
+    return f"/path/number/{size - 1}/x" if kind != "exact" else f"/path/number/{size - 1}"
+
+
+def _path_match(kind: str, number: int) -> dict[str, Any]:
+    path = f"/path/number/{number}"
+    if kind == "exact":
+        return {"path": {"type": "Exact", "value": path}}
+    match: dict[str, Any] = {"path": {"type": "PathPrefix", "value": path}}
+    if kind == "mixed" and number % 10 == 3:
+        match["headers"] = [{"name": "x-kind", "value": str(number)}]
+    if kind == "mixed" and number % 10 == 7:
+        match = {"path": {"type": "RegularExpression", "value": f"{path}/[a-z]+/end"}}
+    return match
+
+
+# -- measuring ---
+
+
+def _serving(process: Commanded, port: int, size: int) -> None:
+    def serves() -> bool:
+        try:
+            with Client(HOST, port) as client:
+                return "location" in client.ask(worlds.hostname_of(size - 1), "/tag")
+        except (OSError, BenchError):
+            return False
+
+    until(serves, f"requests answered on port {port}: {process.log()[-500:]}", 120)
+
+
+def _floor_times(form: str, size: int) -> list[float]:
+    with FloorProcess(form, size, FLOOR_PORT) as floor:
+        _serving(floor, FLOOR_PORT, size)
+        return _effects(FLOOR_PORT, size, lambda tag: floor.call("change", size - 1, tag), lambda: None)
+
+
+def _propagate(subject: Subject, size: int, change: Callable[[str], None]) -> list[float]:
+    return _effects(PORT, size, change, subject.idle)
+
+
+def _effects(port: int, size: int, change: Callable[[str], object], between: Callable[[], object]) -> list[float]:
+    """Milliseconds from the beginning of each change until the first request that sees it."""
+    times: list[float] = []
+    hostname = worlds.hostname_of(size - 1)
+    with Client(HOST, port) as client:
+        for number in range(REPEATS):
+            began = time.perf_counter()
+            change(f"t{number}")
+            while f"//t{number}." not in client.ask(hostname, "/tag"):
+                if time.perf_counter() - began > 60:
+                    raise BenchError("a change had no effect within 60 s")
+            times.append((time.perf_counter() - began) * 1000)
+            between()
+    return times
+
+
+def _costs(
+    subject: Subject, change: Callable[[int], object], groups: int = 5, each: int = 5
+) -> tuple[list[float], float]:
+    """CPU milliseconds of propylon per change, in groups, and of Envoy over all."""
+    costs: list[float] = []
+    proxy = subject.proxy_pid()
+    before_proxy = cpu_seconds(proxy)
+    for group in range(groups):
+        before = subject.call("usage")["cpu"]
+        for number in range(each):
+            change(group * each + number)
+            subject.idle()
+        costs.append((subject.call("usage")["cpu"] - before) / each * 1000)
+    return costs, (cpu_seconds(proxy) - before_proxy) / (groups * each) * 1000
+
+
+def requests_per_second(port: int, path: str, *, seconds: int = 2, connections: int = 16) -> float:
+    """What wrk (Debian: wrk) gets out of one path."""
+    url = f"http://{HOST}:{port}{path}"
+    done = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", "Host: paths.example.com", url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "Non-2xx" in done.stdout and "404" in done.stdout:
+        raise BenchError(f"the path is not answered: {done.stdout}")
+    for line in done.stdout.splitlines():
+        if line.startswith("Requests/sec:"):
+            return float(line.split()[1])
+    raise BenchError(f"wrk said nothing: {done.stdout} {done.stderr}")
