@@ -273,7 +273,7 @@ class Walk:
     def _explanation(
         self, outcome: Outcome, status: int | None, summary: str, gates: tuple[Gate, ...], **more: Any
     ) -> Explanation:
-        grpc = self.asked.grpc and status is not None and outcome == "answered"
+        grpc = self.asked.grpc and status is not None
         return Explanation(
             describe(self.asked),
             outcome,
