@@ -224,6 +224,10 @@ class KubernetesRuntime(ClusterRuntime):
         self.applier = Applier(self.documents, self._obstructed)
         self._services: dict[api.ObjectKey, api.Service] = {}
         """Those that bear our label, with their status."""
+        self._slices: dict[api.ObjectKey, dict[str, bool]] = {}
+        """By Service: its EndpointSlices, and whether any proxy in them is ready."""
+        self._service_of: dict[api.ObjectKey, api.ObjectKey] = {}
+        """By EndpointSlice."""
         self._nodes: dict[str, api.Node] = {}
         self._parameters: dict[api.ObjectKey, ParametersSpec] = {}
         self._obstacles: dict[api.ObjectKey, str] = {}
@@ -348,6 +352,8 @@ class KubernetesRuntime(ClusterRuntime):
             self._take_node(ref.name, change.object)
         elif (ref.group, ref.kind) == ("", "Service"):
             self._take_service(ref.key, change.object)
+        elif ref.kind == "EndpointSlice":
+            self._take_slice(ref.key, change.object)
         elif (ref.group, ref.kind) == ("", "Secret"):
             self.identities.seen(ref.key, change.object)
         super()._take(change)
@@ -364,6 +370,19 @@ class KubernetesRuntime(ClusterRuntime):
                 self._unplaced.add(gateway)
                 if key not in self._services:
                     self.applier.check(gateway)
+
+    def _take_slice(self, key: api.ObjectKey, found: api.EndpointSlice | None) -> None:
+        before, after = self._service_of.pop(key, None), None
+        if before is not None:
+            self._slices[before].pop(key.name)
+        # Labels of a Service are those of its slices.
+        if found is not None and found.service_name and found.metadata.labels.get(MANAGED_BY) == MANAGER:
+            after = self._service_of[key] = api.ObjectKey(key.namespace, found.service_name)
+            ready = any(endpoint.conditions.ready is not False for endpoint in found.endpoints)
+            self._slices.setdefault(after, {})[key.name] = ready
+        for service in {before, after} & self._services.keys():
+            if service is not None:
+                self._unplaced |= self._gateways_of(service)
 
     def _take_node(self, name: str, node: api.Node | None) -> None:
         before: api.Node | None = self._nodes.pop(name, None)
@@ -403,16 +422,18 @@ class KubernetesRuntime(ClusterRuntime):
                 self.controller.sources.addresses.set(key, self._addresses(key, gateway))
 
     def _addresses(self, key: api.ObjectKey, gateway: api.Gateway) -> GatewayAddresses:
-        name = object_name(gateway, self.options.controller_name)
-        service = self._services.get(api.ObjectKey(key.namespace, name))
+        service_key = api.ObjectKey(key.namespace, object_name(gateway, self.options.controller_name))
+        service = self._services.get(service_key)
         if service is not None and all(o.uid != gateway.metadata.uid for o in service.metadata.owner_references):
             service = None
-        observed = observe(gateway, service, list(self._nodes.values()))
+        observed = observe(
+            gateway, service, list(self._nodes.values()), ready=any(self._slices.get(service_key, {}).values())
+        )
         finding = None
         if obstacle := self._obstacles.get(key):
             finding = Finding("Programmed", "NoResources", obstacle)
         elif observed.reason:
-            field = "spec.addresses" if gateway.spec.addresses else ""
+            field = "spec.addresses" if observed.reason == "AddressNotUsable" else ""
             finding = Finding("Programmed", observed.reason, observed.message, field)
         return GatewayAddresses(addresses=observed.addresses, bind=observed.bind, finding=finding)
 

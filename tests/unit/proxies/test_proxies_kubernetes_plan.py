@@ -330,6 +330,11 @@ def test_addresses_of_a_load_balancer() -> None:
     assert found.reason == ""
 
 
+def test_addresses_without_a_proxy_behind_them() -> None:
+    found = observe(gateway(), service(status=ingress({"ip": "192.0.2.9"})), (), ready=False)
+    assert ([a.value for a in found.addresses], found.bind, found.reason) == (["192.0.2.9"], ("0.0.0.0",), "Pending")
+
+
 def test_without_a_service_nothing_is_bound() -> None:
     assert observe(gateway(), None, ()).bind == ()
     assert observe(gateway(), None, ()).reason == "AddressNotAssigned"

@@ -127,6 +127,21 @@ def service(planned: Document, *addresses: str, owner: str = "u-1") -> Document:
     }
 
 
+def endpoint_slice(planned: Document, name: str = "one", *, ready: bool) -> Document:
+    service_name = planned["metadata"]["name"]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "labels": {**planned["metadata"]["labels"], "kubernetes.io/service-name": service_name},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": ready}}],
+    }
+
+
 def parameters(name: str = "p", namespace: str = "shop", **spec: Any) -> Document:
     return {
         "apiVersion": PARAMETERS_INFO.api_version,
@@ -146,12 +161,27 @@ def test_a_gateway_becomes_objects_and_its_services_address_becomes_its_own(clus
     cluster.put(service(cluster.planned("Service"), "192.0.2.5"))
     status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *KEY)]
     assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.5"}]
+    assert cluster.condition("Programmed") == ("False", "Pending")
+    cluster.put(endpoint_slice(cluster.planned("Service"), ready=True))
     assert cluster.condition("Programmed") == ("Unknown", "Pending")
     ports = cluster.runtime.controller.graph.ports
     assert {(key.port, port.bound_port, port.addresses) for key, port in ports.items()} == {
         (80, 80, ("0.0.0.0",)),
         (8080, 8080, ("0.0.0.0",)),
     }
+
+
+def test_a_gateway_without_a_ready_proxy_is_not_programmed(cluster: Cluster) -> None:
+    cluster.put(gateway())
+    cluster.put(service(cluster.planned("Service"), "192.0.2.5"))
+    cluster.put(endpoint_slice(cluster.planned("Service"), ready=True))
+    assert cluster.condition("Programmed")[0] == "Unknown"
+    cluster.put(endpoint_slice(cluster.planned("Service"), ready=False))
+    assert cluster.condition("Programmed") == ("False", "Pending")
+    cluster.put(endpoint_slice(cluster.planned("Service"), "two", ready=True))
+    assert cluster.condition("Programmed")[0] == "Unknown"
+    cluster.delete("discovery.k8s.io", "EndpointSlice", "shop", "two")
+    assert cluster.condition("Programmed") == ("False", "Pending")
 
 
 def test_a_service_that_belongs_to_somebody_else_is_not_believed(cluster: Cluster) -> None:

@@ -26,8 +26,13 @@ class Observed(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-def observe(gateway: api.Gateway, service: api.Service | None, nodes: Sequence[api.Node]) -> Observed:
-    """The addresses of a Gateway. `nodes`: those of the cluster, for Services of type NodePort."""
+def observe(
+    gateway: api.Gateway, service: api.Service | None, nodes: Sequence[api.Node], *, ready: bool = True
+) -> Observed:
+    """The addresses of a Gateway.
+
+    `nodes`: those of the cluster, for Services of type NodePort. `ready`: whether the Service leads to any proxy.
+    """
     if service is None:
         return Observed(reason="AddressNotAssigned", message="its Service does not exist yet")
     bind = tuple(_ANY[family] for family in service.spec.ip_families if family in _ANY) or (_ANY["IPv4"],)
@@ -42,6 +47,8 @@ def observe(gateway: api.Gateway, service: api.Service | None, nodes: Sequence[a
     if not addresses:
         message = f"{name} of type {service.spec.type} has no address yet{_reasons(service)}"
         return Observed((), bind, "AddressNotAssigned", message)
+    if not ready:
+        return Observed(addresses, bind, "Pending", f"no proxy behind {name} is ready")
     return Observed(addresses, bind)
 
 
