@@ -22,7 +22,7 @@ from propylon.api.kinds import KINDS, KindInfo
 from propylon.api.schema import Channel
 
 from .generation import Generator, Object
-from .mutation import METADATA_CHANGES, Mutator
+from .mutation import METADATA_CHANGES, Mutator, sweep
 from .ours import Part
 
 MODULE = "sigs.k8s.io/gateway-api"
@@ -97,8 +97,14 @@ def placed(document: Object) -> Object:
     return {**document, "metadata": metadata}
 
 
-def cases(channel: Channel, number: int, seed: int, written: Iterable[tuple[str, Object]]) -> Iterator[Case]:
-    """What is sent to one channel: the written objects as they are and at every version, then `number` made ones."""
+def cases(
+    channel: Channel, number: int, swept: int, seed: int, written: Iterable[tuple[str, Object]]
+) -> Iterator[Case]:
+    """What is sent to one channel.
+
+    The written objects as they are and at every version; `swept` of those with one scalar replaced; `number` with some
+    random changes.
+    """
     source = random.Random(f"{seed}-{channel}")
     bases: dict[tuple[str, str], list[Object]] = {}
     for origin, raw in written:
@@ -120,7 +126,26 @@ def cases(channel: Channel, number: int, seed: int, written: Iterable[tuple[str,
         info, version = source.choice(kinds_and_versions(channel))
         base = Generator(source).document(info, version)
         yield Case(f"metadata.{key}", "spec", {**base, "metadata": {**base["metadata"], key: value}})
+    every = list(_swept(channel, source, bases))
+    yield from source.sample(every, min(swept, len(every)))
     yield from _made(channel, number, source, bases)
+
+
+def _swept(channel: Channel, source: random.Random, bases: dict[tuple[str, str], list[Object]]) -> Iterator[Case]:
+    """Each scalar field of each kind with every telling value, at the first version that a channel serves."""
+    generator = Generator(source)
+    for info in GATEWAY_KINDS:
+        for version in info.served_in(channel)[:1]:
+            done: set[str] = set()
+            rich = [generator.document(info, version, density=0.7) for _ in range(6)]
+            for base in (*bases.get((info.kind, version), ())[:12], *rich):
+                for change in sweep(base, "spec", done):
+                    yield Case(change.told, "spec", change.document)
+            if info.status_subresource:
+                for _ in range(3):
+                    full = {**minimal(info, version), "status": generator.status(info, version)}
+                    for change in sweep(full, "status", done):
+                        yield Case(change.told, "status", change.document)
 
 
 def _made(

@@ -61,22 +61,24 @@ class Generator:
     def __init__(self, source: random.Random) -> None:
         self.random = source
 
-    def document(self, info: KindInfo, version: str) -> Object:
-        """An object that `api` takes for valid, if a dozen tries bring one forth; otherwise the last try."""
+    def document(self, info: KindInfo, version: str, density: float | None = None) -> Object:
+        """An object that `api` takes for valid, if a dozen tries bring one forth; otherwise the last try.
+
+        Each optional field is there with the probability `density`, which is random unless given.
+        """
         document: Object = {}
         for _ in range(_TRIES):
-            document = self._document(info, version)
+            document = self._document(info, version, density or self.random.choice((0.1, 0.3, 0.5, 0.8)))
             if not any(finding.severity == "error" for finding in api.validate(document)):
                 break
         return document
 
-    def _document(self, info: KindInfo, version: str) -> Object:
+    def _document(self, info: KindInfo, version: str, density: float) -> Object:
         metadata: Object = {"name": f"generated-{self.random.randrange(10**6)}"}
         if info.namespaced:
             metadata["namespace"] = "default"
         document: Object = {"apiVersion": info.api_version_of(version), "kind": info.kind, "metadata": metadata}
         spec = struct_spec(info.schema(version)).fields["spec"].type
-        density = self.random.choice((0.1, 0.3, 0.5, 0.8))
         document["spec"] = self.value(spec, density)
         return document
 

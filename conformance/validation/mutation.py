@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from propylon import api
 from propylon.api.introspect import FieldSpec, ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec, struct_spec
 
 from .generation import UNIONS, Generator, Object
-from .zoo import STRINGS, near_scalar
+from .zoo import STRINGS, near_scalar, telling_scalars
 
 ODD_VALUES: tuple[Any, ...] = (
     *(None, "", "a", "1", "true", 0, 1, -1, 1.5, 80.0, True, False, [], {}, [None], ["a"], [[]], [{}], {"a": "b"}),
@@ -77,6 +78,11 @@ class Site(NamedTuple):
     spec: TypeSpec
     path: str
 
+    @property
+    def name(self) -> str:
+        """The field it is, or is an item of."""
+        return re.sub(r"\[[^\]]*\]", "", self.path).rpartition(".")[2]
+
 
 class Change(NamedTuple):
     """A document after a change, and the change in words."""
@@ -110,8 +116,7 @@ class Mutator:
         # The places that are many (items of lists) shall not hide the places that are few.
         groups: dict[str, list[Site]] = {}
         for site in sites:
-            name = site.path.rpartition(".")[2].partition("[")[0]
-            groups.setdefault(name, []).append(site)
+            groups.setdefault(site.name, []).append(site)
         site = self.random.choice(groups[self.random.choice(sorted(groups))])
         changes = self._changes(site)
         change = self.random.choices([change for _, change in changes], [weight for weight, _ in changes])[0]
@@ -189,7 +194,7 @@ class Mutator:
 
     def _near(self, site: Site) -> str:
         assert isinstance(site.spec, ScalarSpec)
-        return self._set(site, near_scalar(site.spec, self.random))
+        return self._set(site, near_scalar(site.spec, self.random, site.name))
 
     # --- structs ---
 
@@ -288,6 +293,23 @@ class Mutator:
         while len(mapping) < wanted:
             mapping[f"k{len(mapping)}"] = "a"
         return f"{site.path} filled up to {len(mapping)} entries"
+
+
+def sweep(document: Object, part: str, done: set[str]) -> Iterator[Change]:
+    """The document with each scalar in turn replaced by every value that may tell something.
+
+    A field that occurs several times is looked at once; `done` says which ones were, and grows.
+    """
+    for site in list(_sites(document, part)):
+        place = re.sub(r"\[[^\]]*\]", "[]", site.path)
+        if not isinstance(site.spec, ScalarSpec) or place in done:
+            continue
+        done.add(place)
+        before = site.container[site.key]
+        for value in telling_scalars(site.spec, site.name):
+            site.container[site.key] = value
+            yield Change(copy.deepcopy(document), f"{site.path} = {_short(value)}")
+        site.container[site.key] = before
 
 
 def _numbered(item: Any, number: int) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 import tempfile
 import time
@@ -42,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description="Compare our validation and defaults with the real API server's.")
     add = result.add_argument
     add("--objects", type=int, default=3000, help="made up for each channel, beside examples (default: %(default)s)")
+    add("--swept", type=int, default=2000, help="with one value replaced, for each channel (default: %(default)s)")
     add("--seed", type=int, default=1, help="default: %(default)s")
+    add("--only", default="", help="just those whose origin (as printed) matches this pattern")
     add("--channel", choices=CHANNELS, action="append", help="default: both")
     add("--results", type=Path, help="where each disagreement is written, as a regression case")
     add("--report", type=Path, help="where the summary is written, as Markdown")
@@ -79,7 +82,8 @@ async def inside(options: argparse.Namespace) -> int:
         written = [*corpus.official_examples(version), *corpus.rule_cases()]
         await netns.set_up_node()
         for channel in options.channel or CHANNELS:
-            cases = list(corpus.cases(channel, options.objects, options.seed, written))
+            every = corpus.cases(channel, options.objects, options.swept, options.seed, written)
+            cases = [case for case in every if re.search(options.only, case.origin)]
             await _channel(channel, cases, artifacts, options, summary)
     except asyncio.CancelledError:
         print("interrupted")
@@ -188,7 +192,7 @@ Agreed: {total.sent - total.disagreed}. Disagreed: {total.disagreed}.
 Reproduce with the same objects (the seed decides all that is random):
 
 ```sh
-python conformance/validation/run.py --seed {options.seed} --objects {options.objects}
+python conformance/validation/run.py --seed {options.seed} --objects {options.objects} --swept {options.swept}
 ```
 
 {summary.table()}

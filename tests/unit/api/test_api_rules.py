@@ -22,7 +22,7 @@ NOT_CEL = {
     "port_must_be_written_without_a_point",
     "service_port_must_be_written_without_a_point",
     "parent_ports_must_be_written_without_a_point",
-    "mirrored_share_must_be_written_without_a_point",
+    "fraction_must_be_written_without_a_point",
 }
 
 

@@ -108,9 +108,9 @@ def fraction_must_not_exceed_one(fraction: Any) -> Iterable[Violation]:
         yield Violation(".numerator", fraction["numerator"])
 
 
-def mirrored_share_must_be_written_without_a_point(share: Any) -> Iterable[Violation]:
-    """Shares are compared, which fails for a number like 50.0."""
-    return written_with_a_point(share, "percent", "numerator", "denominator")
+def fraction_must_be_written_without_a_point(fraction: Any) -> Iterable[Violation]:
+    """The two numbers are compared, which fails for one like 50.0."""
+    return written_with_a_point(fraction, "numerator", "denominator")
 
 
 def _wildcard_stands_alone(name: str) -> Callable[[Any], Iterable[Violation]]:
@@ -178,8 +178,8 @@ FILTER_RULES: tuple[Rule, ...] = (
         "Lower the numerator, or raise the denominator (100 if not given).",
     ),
     Rule(
-        mirrored_share_must_be_written_without_a_point,
-        (Place(HTTPRequestMirrorFilter), Place(Fraction)),
+        fraction_must_be_written_without_a_point,
+        (Place(Fraction),),
         "a number must be written without a point",
         'Write it like "50".',
     ),

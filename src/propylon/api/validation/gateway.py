@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -130,15 +131,22 @@ def hostname_address_must_be_a_hostname(address: Any) -> Iterable[Violation]:
 
 def ip_address_must_parse(address: Any) -> Iterable[Violation]:
     """An address of type IPAddress is an IPv4 or IPv6 address (the CRD's oneOf)."""
-    if address.get("type") == "IPAddress" and "value" in address:
-        value = address["value"]
-        try:
-            scoped = "%" in value
-            ipaddress.ip_address(value)
-        except ValueError:
-            scoped = True
-        if scoped:  # a scope id means something on one host only
-            yield Violation(".value", value)
+    if address.get("type") == "IPAddress" and "value" in address and not _is_ip_address(address["value"]):
+        yield Violation(".value", address["value"])
+
+
+_LEADING_ZEROS = re.compile(r"(?<![0-9A-Fa-f])0+(?=[0-9]+\.)|(?<=\.)0+(?=[0-9])")
+
+
+def _is_ip_address(text: str) -> bool:
+    if "%" in text:  # a scope id means something on one host only
+        return False
+    try:
+        # The API server takes leading zeros, as old versions of Go did: 192.0.2.01 is 192.0.2.1.
+        ipaddress.ip_address(_LEADING_ZEROS.sub("", text))
+    except ValueError:
+        return False
+    return True
 
 
 def routability_must_be_cluster_or_prefixed(routability: Any) -> Iterable[Violation]:

@@ -56,6 +56,13 @@ class Pattern(NamedTuple):
         return matches(self.pattern, text)
 
 
+def is_integer(number: float) -> bool:
+    """Whether the API server takes a number for an integer: 64 bits, or with a point as far as each one has a float."""
+    if isinstance(number, int):
+        return -(2**63) <= number < 2**63
+    return number.is_integer() and abs(number) < 2**53
+
+
 def bounds(constraint: Constraint) -> tuple[int | None, int | None]:
     """The smallest and the largest number allowed."""
     low, high = _INT_RANGES.get(constraint.format or "", (None, None))
@@ -93,5 +100,7 @@ def number_is_fine(constraint: Constraint, number: float) -> bool:
     """Whether there is nothing to say about a number."""
     if constraint.enum is not None:
         return number in constraint.enum
+    if not is_integer(number):
+        return False
     low, high = bounds(constraint)
     return (low is None or number >= low) and (high is None or number <= high)

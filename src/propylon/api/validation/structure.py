@@ -14,7 +14,7 @@ from propylon.api.validation.core import KNOWN_ELSEWHERE, OPEN_STRUCTS
 from propylon.api.validation.finding import Finding, Severity, placeholder_in, shown, type_name
 from propylon.api.validation.registry import rules_at
 from propylon.api.validation.rules import Rule
-from propylon.api.validation.scalars import bounds, is_time, looks_unfilled, matches
+from propylon.api.validation.scalars import bounds, is_integer, is_time, looks_unfilled, matches
 
 
 class Walk:
@@ -170,12 +170,8 @@ class Walk:
         match value:
             case bool():
                 kind = "boolean"
-            case int():
-                kind = "integer"
-            case float() if value.is_integer():
-                kind = "integer"
-            case float():
-                kind = "number"
+            case int() | float():
+                kind = "integer" if is_integer(value) else "number"
             case str():
                 kind = "string"
             case list() if spec.constraint.format == "date-time":
