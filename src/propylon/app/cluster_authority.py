@@ -2,6 +2,8 @@
 
 import base64
 import datetime as dt
+import hashlib
+import hmac
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -155,6 +157,11 @@ class Identities:
         self._issued[gateway] = leaf
         files = sds_files(leaf.certificate_pem, leaf.key_pem, trust(self._authorities))
         return tuple(sorted(files.items()))
+
+    def token(self, gateway: api.Gateway) -> str:
+        """Something that only we can know of a Gateway, and that stays the same as long as an authority does."""
+        key = self._authorities[0].key_pem.encode()
+        return hmac.new(key, gateway.metadata.uid.encode(), hashlib.sha256).hexdigest()[:32]
 
     def due(self) -> set[api.ObjectKey]:
         """Gateways whose certificates are to be replaced."""

@@ -478,6 +478,7 @@ class KubernetesRuntime(ClusterRuntime):
             ports=ports,
             parameters=self._parameters_of(gateway),
             credentials=self.identities.files(key, gateway, self.options.controller_name),
+            token=self.identities.token(gateway),
         )
         return Plan(gateway.metadata.uid, plan_documents(wanted, self.installation))
 

@@ -18,6 +18,7 @@ from propylon.proxies.kubernetes.bootstrap import (
     RUN_DIRECTORY,
     XDS_DIRECTORY,
     ControlPlane,
+    Probes,
     build_pod_bootstrap,
     sds_files,
 )
@@ -89,8 +90,7 @@ async def envoy(tmp_path: Path, files: Path, xds_port: int, probe_port: int) -> 
     text = build_pod_bootstrap(
         "shop/web",
         ControlPlane("127.0.0.1", xds_port, SERVER_NAME),
-        probe_address="127.0.0.1",
-        probe_port=probe_port,
+        probes=Probes("127.0.0.1", probe_port, "/drain/token", drain_seconds=1),
         settings=ProxySettings(),
     )
     text = text.replace(XDS_DIRECTORY, str(files)).replace(RUN_DIRECTORY, os.path.relpath(run))
@@ -150,6 +150,44 @@ def test_a_proxy_gets_in_with_its_certificate_and_again_with_the_next_one(tmp_pa
                 write_files(files, new, WEB, new)
                 await until(lambda: "shop/web" in plane.connected, tmp_path)
                 assert await answers("/ready", 200)
+        finally:
+            await plane.stop()
+
+    asyncio.run(main())
+
+
+def test_a_proxy_that_is_to_end_is_not_ready_any_more_and_answers_when_it_has_drained(tmp_path: Path) -> None:
+    authority = make_authority(dt.datetime.now(dt.UTC))
+    files = tmp_path / "xds"
+    files.mkdir()
+    write_files(files, authority, WEB, authority)
+
+    async def main() -> None:
+        plane = ControlPlaneForTest()
+        await plane.serve(authority, authority)
+        probe_port = free_port()
+        try:
+            async with (
+                envoy(tmp_path, files, plane.port, probe_port),
+                httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{probe_port}") as client,
+            ):
+
+                async def ready(status: int) -> bool:
+                    with contextlib.suppress(httpx.TransportError):
+                        return (await client.get("/ready")).status_code == status
+                    return False
+
+                await until(lambda: ready(200), tmp_path)
+                assert (await client.get("/drain/guessed")).status_code == 404
+                assert (await client.post("/drain/token")).status_code == 404
+                assert await ready(200)
+                began = asyncio.get_running_loop().time()
+                draining = asyncio.create_task(client.get("/drain/token"))
+                await until(lambda: ready(503), tmp_path)
+                answer = await client.get("/stats/prometheus")
+                assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+                assert (await draining).text == "drained\n"
+                assert asyncio.get_running_loop().time() - began >= 1
         finally:
             await plane.stop()
 

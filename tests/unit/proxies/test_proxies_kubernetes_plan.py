@@ -51,7 +51,9 @@ def plan(
     **more: Any,
 ) -> dict[str, Document]:
     installation = Installation(control_plane=CONTROL_PLANE, controller_name=more.pop("controller_name", OURS))
-    wanted = Wanted(gateway=of, ports=ports, parameters=spec or ParametersSpec(), credentials=(("f.json", "{}"),))
+    wanted = Wanted(
+        gateway=of, ports=ports, parameters=spec or ParametersSpec(), credentials=(("f.json", "{}"),), token="token"
+    )
     documents = plan_documents(wanted, installation)
     assert len({d["kind"] for d in documents}) == len(documents)
     return {document["kind"]: document for document in documents}
@@ -142,7 +144,18 @@ def test_the_pod_may_nothing_that_it_does_not_need() -> None:
     assert container["allowPrivilegeEscalation"] is False
     assert container["capabilities"] == {"drop": ["ALL"]}
     assert container["readOnlyRootFilesystem"] is True
-    assert pod["terminationGracePeriodSeconds"] > pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+
+def test_a_pod_that_ends_is_told_to_drain_in_time() -> None:
+    deployment = plan(gateway(), parameters(drainSeconds=20))["Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    hook = pod["containers"][0]["lifecycle"]["preStop"]["httpGet"]
+    assert hook["path"] == "/drain/token"
+    assert hook["port"] == pod["containers"][0]["readinessProbe"]["httpGet"]["port"]
+    assert pod["terminationGracePeriodSeconds"] > 20
+    assert '"/drain/token"' in pod["containers"][0]["args"][1]
+    at_once = plan(gateway(), parameters(drainSeconds=0))["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert "/drain/" not in at_once["args"][1]
 
 
 def test_the_proxy_knows_who_it_is_and_trusts_one_control_plane_only() -> None:

@@ -35,15 +35,26 @@ class ControlPlane(msgspec.Struct, frozen=True):
     server_name: str
 
 
-def build_pod_bootstrap(
-    node: str, control_plane: ControlPlane, *, probe_address: str, probe_port: int, settings: ProxySettings
-) -> str:
+class Probes(msgspec.Struct, frozen=True):
+    """The listener by which a pod is asked how it fares, and told that it is to end."""
+
+    address: str
+    port: int
+    drain_path: str = ""
+    """A GET of it begins to drain and is answered after `drain_seconds`; hard to guess, for pods can reach each other.
+
+    "": there is none.
+    """
+    drain_seconds: int = 0
+
+
+def build_pod_bootstrap(node: str, control_plane: ControlPlane, *, probes: Probes, settings: ProxySettings) -> str:
     """Envoy's bootstrap as JSON text, equal for equal arguments. `node` is "namespace/name" of the Gateway.
 
-    `probe_address` and `probe_port`: where `/ready` and `/stats/prometheus`, and nothing else, are answered.
+    `/ready`, `/stats/prometheus` and the path for draining are answered by the probes' listener, and nothing else is.
     """
     admin = f"{RUN_DIRECTORY}/admin.sock"
-    extra = {"listeners": [_probe_listener(probe_address, probe_port)], "clusters": [_admin_cluster(admin)]}
+    extra = {"listeners": [_probe_listener(probes)], "clusters": [_admin_cluster(admin)]}
     settings = msgspec.structs.replace(settings, static_resources=extra)
     document = msgspec.json.decode(
         build_bootstrap(node, xds_socket=Path("unused"), admin_socket=Path(admin), settings=settings)
@@ -132,27 +143,67 @@ def _admin_cluster(socket: str) -> dict[str, Any]:
     }
 
 
-def _probe_listener(address: str, port: int) -> dict[str, Any]:
-    routes = [
+def _probe_listener(probes: Probes) -> dict[str, Any]:
+    routes: list[dict[str, Any]] = [
         {"match": {"path": path, "headers": [_GET]}, "route": {"cluster": _ADMIN_CLUSTER}}
         for path in ("/ready", "/stats/prometheus")
     ]
+    filters = [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}]
+    if probes.drain_path:
+        routes.append(_drain_route(probes))
+        # Only where the route says so do these two do anything.
+        filters = [
+            {"name": _LUA, "typed_config": {"@type": f"{_FILTERS}lua.v3.Lua"}},
+            {"name": _FAULT, "typed_config": {"@type": f"{_FILTERS}fault.v3.HTTPFault"}},
+            *filters,
+        ]
     manager = {
         "@type": _HTTP,
         "stat_prefix": "propylon_probes",
         "route_config": {"virtual_hosts": [{"name": "probes", "domains": ["*"], "routes": routes}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+        "http_filters": filters,
     }
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    chain = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     return {
         "name": "propylon_probes",
-        "address": {"socket_address": {"address": address, "port_value": port}},
+        "address": {"socket_address": {"address": probes.address, "port_value": probes.port}},
         # Health must be visible when connections are short.
         "ignore_global_conn_limit": True,
-        "filter_chains": [{"filters": filters}],
+        "filter_chains": [{"filters": chain}],
     }
 
 
+def _drain_route(probes: Probes) -> dict[str, Any]:
+    """Tell Envoy that it is unhealthy, then wait, then answer.
+
+    From then on every response closes its connection (or says GOAWAY) and the pod is not ready, but nothing is cut: who
+    comes back comes to another pod. A pod has no shell and its hooks can only GET, hence the script; the admin
+    interface wants a POST.
+    """
+    return {
+        "match": {"path": probes.drain_path, "headers": [_GET]},
+        "direct_response": {"status": 200, "body": {"inline_string": "drained\n"}},
+        "typed_per_filter_config": {
+            _LUA: {
+                "@type": f"{_FILTERS}lua.v3.LuaPerRoute",
+                "source_code": {"inline_string": _FAIL_HEALTH},
+            },
+            _FAULT: {
+                "@type": f"{_FILTERS}fault.v3.HTTPFault",
+                "delay": {"fixed_delay": f"{probes.drain_seconds}s", "percentage": {"numerator": 100}},
+            },
+        },
+    }
+
+
+_FILTERS = _TYPE + "envoy.extensions.filters.http."
+_LUA, _FAULT = "envoy.filters.http.lua", "envoy.filters.http.fault"
+_FAIL_HEALTH = f"""
+function envoy_on_request(request)
+  local headers = {{[":method"] = "POST", [":path"] = "/healthcheck/fail", [":authority"] = "admin"}}
+  request:httpCall("{_ADMIN_CLUSTER}", headers, "", 1000)
+end
+"""
 _GET = {"name": ":method", "string_match": {"exact": "GET"}}
 
 

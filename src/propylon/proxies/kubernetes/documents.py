@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 
 from propylon import api
-from propylon.proxies.kubernetes.bootstrap import RUN_DIRECTORY, XDS_DIRECTORY, ControlPlane, build_pod_bootstrap
+from propylon.proxies.kubernetes.bootstrap import (
+    RUN_DIRECTORY,
+    XDS_DIRECTORY,
+    ControlPlane,
+    Probes,
+    build_pod_bootstrap,
+)
 from propylon.proxies.kubernetes.names import CILIUM_CONTROLLER, base_name, dns_label, label_value
 from propylon.proxies.kubernetes.parameters import ParametersSpec, parse_quantity
 from propylon.proxies.kubernetes.patching import merge_patch
@@ -58,6 +64,8 @@ class Wanted(msgspec.Struct, frozen=True):
     parameters: ParametersSpec = ParametersSpec()
     credentials: tuple[tuple[str, str], ...] = ()
     """Files of the Secret by which its proxies prove who they are: see `bootstrap.sds_files`."""
+    token: str = ""
+    """What makes the path for draining hard to guess."""
 
 
 def plan_documents(wanted: Wanted, installation: Installation) -> tuple[Document, ...]:
@@ -276,7 +284,7 @@ class _Plan:
             "image": parameters.image or self.installation.image,
             "command": ["/usr/local/bin/envoy"],
             "args": [
-                *("--config-yaml", self._bootstrap(probe_port)),
+                *("--config-yaml", self._bootstrap(probe_port, drain)),
                 *("--concurrency", str(self._concurrency())),
                 *("--log-level", parameters.log_level or ProxySettings().log_level),
                 *("--drain-time-s", str(max(1, drain))),
@@ -296,19 +304,23 @@ class _Plan:
             "resources": parameters.resources or {"requests": {"cpu": "100m", "memory": "128Mi"}},
         }
         if drain:
-            # While it sleeps the pod is no endpoint any more: load balancers turn away, requests in flight finish.
-            container["lifecycle"] = {"preStop": {"sleep": {"seconds": drain}}}
+            # Meanwhile the pod is no endpoint any more, load balancers turn away, and clients are told to reconnect.
+            container["lifecycle"] = {"preStop": {"httpGet": {"path": self._drain_path(), "port": probe_port}}}
         return container
 
-    def _bootstrap(self, probe_port: int) -> str:
+    def _drain_path(self) -> str:
+        return f"/drain/{self.wanted.token}"
+
+    def _bootstrap(self, probe_port: int, drain: int) -> str:
         settings = ProxySettings()
         if (memory := self._limit("memory")) is not None:
             settings = msgspec.structs.replace(settings, max_heap_bytes=max(1, int(memory * _HEAP_SHARE)))
         return build_pod_bootstrap(
             str(api.key_of(self.gateway)),
             self.installation.control_plane,
-            probe_address=self.installation.probe_address,
-            probe_port=probe_port,
+            probes=Probes(
+                self.installation.probe_address, probe_port, self._drain_path() if drain else "", drain_seconds=drain
+            ),
             settings=settings,
         )
 
