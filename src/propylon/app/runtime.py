@@ -146,7 +146,11 @@ class Runtime:
         self.plane.publish(outcome, retry=self.plane.retry_is_due())
         if self.echo is not None and outcome.unserved_changed:
             await self.echo_backends.follow()
+        # A second batch, before any status is written: a Listener that was just changed is not programmed any more.
         self.plane.note_acknowledgements(outcome)
+        after = self.workspace.compute()
+        self.plane.publish(after, retry=False)
+        outcome = outcome._replace(statuses={**outcome.statuses, **after.statuses})
         await asyncio.sleep(0)  # what is to be sent goes out before statuses are made durable
         await self._write_statuses(outcome)
         if self.workspace.store_problems:

@@ -70,6 +70,15 @@ class Workspace:
         """Bring in what the store has new, and compute."""
         self._take_changes()
         self._place_gateways()
+        outcome = self.compute()
+        if self.authority is not None:
+            self._issue_certificates(self.authority)
+        self.problems.set_others("files", map(_of_file, self._file_problems))
+        self.problems.set_others("objects", self._undecodable.values())
+        return outcome
+
+    def compute(self) -> Outcome:
+        """Run one batch over what was taken in so far."""
         outcome = self.controller.commit()
         for line in outcome.explanation.splitlines():
             self._say(f"trace: {line}")
@@ -80,10 +89,6 @@ class Workspace:
             self.statuses.pop(ref, None)
         for (origin, ref), findings in outcome.findings.items():
             self.problems.set_findings(origin, ref, findings)
-        if self.authority is not None:
-            self._issue_certificates(self.authority)
-        self.problems.set_others("files", map(_of_file, self._file_problems))
-        self.problems.set_others("objects", self._undecodable.values())
         return outcome
 
     def report(self) -> dict[str, Any]:
