@@ -316,13 +316,22 @@ def redirect_location(scene: Scene, redirect: api.HTTPRequestRedirectFilter) -> 
     if not redirect.hostname:
         number += offset
     host = redirect.hostname
+    wide = not host and is_wildcard(scene.host.hostname)
     if not host:
-        host = _host_as_sent(scene) if is_wildcard(scene.host.hostname) else scene.host.hostname
-    written = "" if number == DEFAULT_PORTS.get(scheme) else f":{number}"
+        host = _host_as_sent(scene) if wide else scene.host.hostname
+    written = f":{number}"
+    if number == DEFAULT_PORTS.get(scheme) and (not wide or not _has_port(scene)):
+        # Of a Host with a port Envoy only replaces the port, even by one that need not be written.
+        written = ""
     target = scene.target
     if redirect.path is not None:
         target = modified_path(redirect.path, scene.entry.match, target)
     return f"{scheme}://{host}{written}{target}"
+
+
+def _has_port(scene: Scene) -> bool:
+    authority = without_trailing_dot(scene.asked.authority)
+    return len(host_of(authority)) < len(authority)
 
 
 def _host_as_sent(scene: Scene) -> str:

@@ -41,7 +41,8 @@ class Clues(NamedTuple):
     l4: L4Route | None
     entry: VirtualHostEntry | None = None
     """The winner."""
-    failures: tuple[Predicate | None, ...] = ()
+    stages: tuple[int | None, ...] = ()
+    """Where the entries of the virtual host failed."""
 
 
 def hints_for(clues: Clues, place_of: PlaceOf) -> tuple[Hint, ...]:
@@ -62,8 +63,8 @@ def _all(clues: Clues, place_of: PlaceOf) -> Iterator[Hint]:
         for ref in clues.l4.backends:
             yield from _of_reference(clues.l4.route, ref, place_of)
         return
-    if clues.host is not None:
-        yield from _near_misses(clues.host, clues.failures, place_of)
+    if clues.host is not None and clues.subject is not None:
+        yield from _near_misses(clues.host, clues.subject, clues.stages, place_of)
         yield from _wildcards_behind(clues, clues.host, place_of)
     yield from _listeners_not_served(clues, place_of)
     if clues.subject is not None:
@@ -76,9 +77,16 @@ def _all(clues: Clues, place_of: PlaceOf) -> Iterator[Hint]:
 # --- near misses ------------------------------------------------------------------------------------------------------
 
 
-def _near_misses(host: VirtualHost, failures: tuple[Predicate | None, ...], place_of: PlaceOf) -> Iterator[Hint]:
+def _near_misses(
+    host: VirtualHost, subject: Subject, stages: tuple[int | None, ...], place_of: PlaceOf
+) -> Iterator[Hint]:
+    """Those that came furthest first: a header that differs says more than a path that looks alike."""
     seen: set[str] = set()
-    for entry, failure in zip(host.entries, failures, strict=False):
+    for position in sorted(range(len(stages)), key=lambda i: -(stages[i] or 0)):
+        entry = host.entries[position]
+        if stages[position] == 0 and not _looks_alike(entry.match, subject.path):
+            continue
+        failure = first_failure(entry.match, subject)
         if failure is None:
             continue
         message = near_miss(entry.match, failure)
@@ -90,6 +98,13 @@ def _near_misses(host: VirtualHost, failures: tuple[Predicate | None, ...], plac
             yield Hint(f"{where}: {message}", place=place_of(entry.route, field))
         if len(seen) == MOST:
             return
+
+
+def _looks_alike(match: Match, path: str) -> bool:
+    """A quick look, so that ten thousand paths cost little."""
+    if match.path_type == "RegularExpression":
+        return True
+    return path[:2].lower() == match.path[:2].lower()
 
 
 def near_miss(match: Match, failure: Predicate) -> str:

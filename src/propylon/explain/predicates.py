@@ -55,9 +55,20 @@ def first_failure(match: Match, subject: Subject) -> Predicate | None:
     return None
 
 
-def stage(predicate: Predicate) -> int:
-    """How far a request came before this condition failed."""
-    return STAGES.index(predicate.what.partition(" ")[0])
+def failing_stage(match: Match, subject: Subject) -> int | None:
+    """Where in `STAGES` a match fails; None if it takes the request. `first_failure` says the same in words."""
+    if not path_holds(match, subject.path):
+        return 0
+    if match.method is not None and match.method != subject.method:
+        return 1
+    for header in match.headers:
+        if not any(value_holds(header, line) for line in subject.headers.get(header.name, ())):
+            return 2
+    for parameter in match.query:
+        value = subject.query.get(parameter.name)
+        if value is None or not value_holds(parameter, value):
+            return 3
+    return None
 
 
 def path_holds(match: Match, path: str) -> bool:
@@ -66,7 +77,7 @@ def path_holds(match: Match, path: str) -> bool:
         return path == match.path
     if match.path_type == "PathPrefix":
         prefix = match.path.rstrip("/")
-        return not prefix or path == prefix or path.startswith(prefix + "/")
+        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}
     return expression(match.path).fullmatch(path) is not None
 
 

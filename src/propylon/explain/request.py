@@ -87,6 +87,8 @@ def parse(request: Request) -> Asked:
     host = (parts.hostname or "").lower()
     headers = []
     authority = parts.netloc.rpartition("@")[2]
+    if port == _DEFAULT_PORTS.get(scheme):
+        authority = authority.removesuffix(f":{port}")  # as clients do (RFC 9110 4.2.3)
     for name, value in request.headers:
         if _TOKEN.fullmatch(name) is None:
             raise ExplainError(f"{name!r} is not a header name")

@@ -1,6 +1,7 @@
 """The walk: Gateway, port, listener, virtual host, rule, and what follows."""
 
 from collections.abc import Callable, Sequence
+from heapq import nlargest
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from propylon.explain.actions import Happening, Scene, backend_name, followed, h
 from propylon.explain.hints import Clues, hints_for
 from propylon.explain.model import Backend, Candidate, Explanation, Gate, Outcome, Place, Predicate, Result
 from propylon.explain.places import MISDIRECTED_LIMIT, Arrival, Chosen, End, arrive, choose_host, choose_listener
-from propylon.explain.predicates import Subject, first_failure, match_text, path_holds, stage, value_holds
+from propylon.explain.predicates import Subject, failing_stage, first_failure, match_text, path_holds, value_holds
 from propylon.explain.request import Asked, Request, normalized_path, parse
 from propylon.graph import Graph
 from propylon.graph.model import Cors, ExternalAuth, L4Route, VirtualHost, VirtualHostEntry
@@ -44,8 +45,8 @@ class Tried(msgspec.Struct, frozen=True):
     winner: int | None
     """Position of the entry that takes the request."""
     preflight: bool
-    failures: tuple[Predicate | None, ...]
-    """Per entry, in order; None for the winner. Those after it are not among them."""
+    stages: tuple[int | None, ...]
+    """Where each entry failed, in order; None for the winner. Those after it are not among them."""
 
 
 def explain(graph: Graph, request: Request, settings: Settings | None = None) -> Explanation:
@@ -74,17 +75,17 @@ def describe(asked: Asked) -> str:
 
 def try_entries(entries: Sequence[VirtualHostEntry], subject: Subject) -> Tried:
     """Try the entries of a virtual host in their order until one takes the request."""
-    failures: list[Predicate | None] = []
+    stages: list[int | None] = []
     preflight = subject.method == "OPTIONS" and {"origin", "access-control-request-method"} <= subject.headers.keys()
     for position, entry in enumerate(entries):
         if preflight and _answers_preflight(entry, subject):
-            failures.append(None)
-            return Tried(position, True, tuple(failures))
-        failure = first_failure(entry.match, subject)
-        failures.append(failure)
-        if failure is None:
-            return Tried(position, False, tuple(failures))
-    return Tried(None, False, tuple(failures))
+            stages.append(None)
+            return Tried(position, True, tuple(stages))
+        stage = failing_stage(entry.match, subject)
+        stages.append(stage)
+        if stage is None:
+            return Tried(position, False, tuple(stages))
+    return Tried(None, False, tuple(stages))
 
 
 def _answers_preflight(entry: VirtualHostEntry, subject: Subject) -> bool:
@@ -182,7 +183,7 @@ class Walk:
         tried = try_entries(host.entries, subject)
         if tried.winner is None:
             summary = f"404: host {key.hostname} has {len(host.entries)} matches, and none takes the request"
-            return self._unmatched(arrival, gates, host, subject, summary, tried.failures)
+            return self._unmatched(arrival, gates, host, subject, summary, tried.stages)
         return self._matched(gates, host, subject, tried, tried.winner)
 
     def _matched(
@@ -201,7 +202,7 @@ class Walk:
             result.summary,
             gates,
             winner=self._candidate(host, winner, "matched", None),
-            candidates=self._candidates(host, tried),
+            candidates=self._candidates(host, subject, tried),
             candidates_total=len(host.entries),
             steps=result.steps,
             backends=result.backends,
@@ -216,15 +217,15 @@ class Walk:
         host: VirtualHost,
         subject: Subject,
         summary: str,
-        failures: tuple[Predicate | None, ...],
+        stages: tuple[int | None, ...],
     ) -> Explanation:
-        clues = Clues(self.graph, self.asked, subject, arrival.port.key.gateway, host, None, None, failures)
+        clues = Clues(self.graph, self.asked, subject, arrival.port.key.gateway, host, None, None, stages)
         return self._explanation(
             "answered",
             404,
             summary,
             gates,
-            candidates=self._candidates(host, Tried(None, False, failures)),
+            candidates=self._candidates(host, subject, Tried(None, False, stages)),
             candidates_total=len(host.entries),
             hints=hints_for(clues, self.place),
         )
@@ -237,16 +238,19 @@ class Walk:
         target = normalized_path(self.asked.target)
         return None if target is None else Subject(self.asked, target)
 
-    def _candidates(self, host: VirtualHost, tried: Tried) -> tuple[Candidate, ...]:
+    def _candidates(self, host: VirtualHost, subject: Subject, tried: Tried) -> tuple[Candidate, ...]:
         """The winner and the nearest misses, in their order; then what stands behind the winner, as room is left."""
         limit = max(1, self.settings.candidates)
-        count = len(tried.failures)
-        near = sorted(range(count), key=lambda i: (-_nearness(tried.failures[i]), i))[:limit]
+        count = len(tried.stages)
+        near = nlargest(limit, range(count), key=lambda i: (_nearness(tried.stages[i]), -i))
         behind = range(count, min(len(host.entries), count + limit - len(near)))
         out = []
         for position in sorted(near):
-            failure = tried.failures[position]
-            out.append(self._candidate(host, position, "matched" if failure is None else "failed", failure))
+            if tried.stages[position] is None:
+                out.append(self._candidate(host, position, "matched", None))
+            else:
+                failure = first_failure(host.entries[position].match, subject)
+                out.append(self._candidate(host, position, "failed", failure))
         out.extend(self._candidate(host, position, "not reached", None) for position in behind)
         return tuple(out)
 
@@ -285,8 +289,8 @@ class Walk:
         )
 
 
-def _nearness(failure: Predicate | None) -> int:
-    return 9 if failure is None else stage(failure)
+def _nearness(stage: int | None) -> int:
+    return 9 if stage is None else stage
 
 
 def _listener_authorization(host: VirtualHost) -> str:

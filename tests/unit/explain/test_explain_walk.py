@@ -107,6 +107,9 @@ def test_redirects(load):
     rules = {"filters": [redirect]}
     found = load(route("r", rules)).explain("http://Shop.test:80/a?b=1")
     assert (found.outcome, found.status, found.location) == ("redirected", 301, "https://Shop.test/a?b=1")
+    # Of a Host with a port Envoy only replaces the port.
+    found = load(route("r", rules)).explain(propylon.Request("http://a.test", headers=(("Host", "a.test:81"),)))
+    assert found.location == "https://a.test:443/"
 
 
 def test_a_missing_grant_comes_with_the_grant(load):
