@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,10 +16,10 @@ import msgspec
 from propylon import api
 from propylon.app.cluster import WATCHED, ClusterOptions, ClusterRuntime
 from propylon.app.cluster_authority import AuthorityStore, Identities
+from propylon.app.cluster_data_plane import PodDataPlane
 from propylon.app.cluster_documents import ClusterDocuments
-from propylon.app.controller import Controller, Node, Outcome
+from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
-from propylon.app.ports import PortGuard, Review
 from propylon.app.report import Problem
 from propylon.graph import GatewayAddresses, Settings
 from propylon.graph.model import Finding
@@ -38,21 +38,17 @@ from propylon.proxies.kubernetes import (
     plan_documents,
 )
 from propylon.proxies.kubernetes.apply import ApplyError, Plan
-from propylon.proxies.kubernetes.authority import admits
 from propylon.proxies.kubernetes.bootstrap import ControlPlane
 from propylon.proxies.kubernetes.documents import DEFAULT_IMAGE, MANAGED_BY, MANAGER, object_name
 from propylon.status import SUPPORTED_FEATURES
 from propylon.status.conditions import Status
 from propylon.store.cluster import ApiError, Change, Credentials, Unreachable
-from propylon.xds import Connected, Disconnected, Event, Server
 
 log = logging.getLogger("propylon.app")
 
 XDS_NAME = "propylon-xds"
 """The Service by which proxies find the control plane, and its EndpointSlice."""
 XDS_PORT = 18000
-ABSENCE_SECONDS = 10.0
-"""A Gateway none of whose proxies came back after so long is not programmed."""
 TAKE_OVER_SECONDS = 15.0
 """So long a new leader waits at most for proxies to come over before it writes statuses about them."""
 UPKEEP_SECONDS = 60.0
@@ -113,91 +109,6 @@ def build_pod_options(
         pod_ip=pod_ip or "",
         cluster_domain=cluster_domain or "cluster.local",
     )
-
-
-class _NoGuard(PortGuard):
-    """Ports of a pod belong to nobody else."""
-
-    def holds(self, node: Node, name: tuple[str, str]) -> bool:
-        del node, name
-        return False
-
-    def review(self, *_arguments: Any, **_options: Any) -> Review:
-        return Review({})
-
-
-class PodDataPlane(DataPlane):
-    """The xDS server for proxies that somebody else runs: over TCP, with certificates on both sides."""
-
-    def __init__(
-        self,
-        controller: Controller,
-        data_dir: Any,
-        *,
-        ring: Callable[[], None],
-        say: Callable[[str], None],
-        listen: str,
-        identities: Identities,
-    ) -> None:
-        """Raises ProxyError if the data directory cannot be used."""
-        super().__init__(controller, data_dir, ring=ring, say=say)
-        self.guard = _NoGuard()
-        self._listen = listen
-        self._identities = identities
-        self._rung = ring
-        self.xds = Server(on_event=self._pod_event, admit=_admit)
-        self.connected: set[str] = set()
-        """Nodes with at least one proxy."""
-        self.serving = False
-
-    async def start(self) -> None:
-        """Nothing to adopt, and xDS is served by the leader only."""
-
-    async def retain(self) -> None:
-        """Pods are retained by who applies them."""
-
-    async def serve(self) -> None:
-        """Let proxies in. Raises RuntimeError if the address cannot be bound."""
-        if not self.serving:
-            await self.xds.start([self._listen], self._identities.server_credentials())
-            self.serving = True
-
-    async def close(self) -> None:
-        """Send proxies away, to whoever leads now; they keep what they have."""
-        if self.serving:
-            self.serving = False
-            await self.xds.stop(0)
-
-    async def stop(self) -> None:
-        """The proxies go on."""
-        await self.close()
-
-    def _withdraw(self, node: Node) -> None:
-        name = "/".join(node)
-        self.xds.forget(name)
-        self.acknowledgements.forget(name)
-
-    async def _start_proxy(self, node: str) -> None:
-        """Its pods come with its objects."""
-
-    def _pod_event(self, event: Event) -> None:
-        if isinstance(event, Connected):
-            self.connected.add(event.node)
-            self._rung()
-        elif isinstance(event, Disconnected) and event.last:
-            self.connected.discard(event.node)
-            asyncio.get_running_loop().call_later(ABSENCE_SECONDS, self._absent, event.node)
-        self._xds_event(event)
-
-    def _absent(self, node: str) -> None:
-        if self.serving and node not in self.connected:
-            self.acknowledgements.restarted(node)
-            self._told.add(node)
-            self._rung()
-
-
-def _admit(node: str, peer: Mapping[str, Any]) -> bool:
-    return admits(node, [uri.decode(errors="replace") for uri in peer.get("peer_uri", ())])
 
 
 class KubernetesRuntime(ClusterRuntime):
