@@ -1,0 +1,96 @@
+"""Request bodies: bytes of unknown friendliness into documents. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import yaml
+
+from propylon.server.errors import ApiError, bad_request, unsupported_media_type
+from propylon.server.protobuf import CONTENT_TYPE, read_protobuf
+
+LIMIT = 3 * 1024 * 1024
+"""The largest body, as in Kubernetes."""
+DEPTH = 128
+"""How deep documents may be nested."""
+
+_JSON = ("application/json", "application/json-patch+json", "application/merge-patch+json", "")
+_YAML = ("application/yaml", "application/apply-patch+yaml", "text/yaml", "application/x-yaml")
+_ACCEPTED = "application/json, application/yaml"
+
+
+class _Loader(yaml.SafeLoader):
+    """Aliases make small texts large, and nobody needs them here."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted")
+        return super().compose_node(parent, index)
+
+
+def read_body(raw: bytes, content_type: str) -> Any:
+    """The JSON value in a body. Raises ApiError: 400 for what is none, 415 for other forms."""
+    form = content_type.partition(";")[0].strip().lower()
+    if form in _JSON or form.endswith("+json"):
+        value = _json(raw)
+    elif form in _YAML:
+        value = _yaml(raw)
+    elif form == CONTENT_TYPE:
+        value = read_protobuf(raw)
+    else:
+        raise unsupported_media_type(_ACCEPTED)
+    _check_depth(value)
+    return value
+
+
+def read_object(raw: bytes, content_type: str) -> dict[str, Any]:
+    """The JSON object in a body. Raises ApiError."""
+    value = read_body(raw, content_type)
+    if not isinstance(value, dict):
+        raise bad_request("couldn't get version/kind; json parse error: the body is no object")
+    return value
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        value = msgspec.json.decode(raw)
+        msgspec.json.encode(value)  # numbers that fit nowhere
+    except (ValueError, RecursionError, OverflowError, TypeError) as error:
+        raise _unreadable(error) from error
+    return value
+
+
+def _yaml(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)  # what most clients send under this name
+    except (ValueError, RecursionError):
+        pass
+    try:
+        if b"*" in raw:
+            value = yaml.load(raw, Loader=_Loader)
+        else:
+            value = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (ValueError, RecursionError, OverflowError, TypeError, yaml.YAMLError) as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ApiError:
+    text = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+    return bad_request(f"the body of the request cannot be read: {text}")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [inner for inner in item.values() if isinstance(inner, dict | list)]
+            elif isinstance(item, list):
+                below += [inner for inner in item if isinstance(inner, dict | list)]
+        if not below:
+            return
+        level = below
+    raise bad_request(f"the body of the request is nested deeper than {DEPTH} levels")
