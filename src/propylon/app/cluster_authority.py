@@ -98,7 +98,7 @@ def _authorities(secret: dict[str, Any]) -> tuple[Authority, ...]:
         found = msgspec.json.decode(base64.b64decode(secret["data"][_KEY]), type=tuple[Authority, ...])
         for authority in found:
             authority.certificate  # noqa: B018 - raises if it is none
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, msgspec.DecodeError) as error:
         raise ValueError(f"{name} holds no authorities, delete it for new ones: {error}") from error
     return found
 

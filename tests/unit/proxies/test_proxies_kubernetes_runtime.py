@@ -361,8 +361,9 @@ def test_the_authority_is_made_once_and_succeeded_in_time() -> None:
             assert kept[0] == both[0][0]
             assert len(kept) == 2
             assert await store.keep() == kept
-            secrets[AUTHORITY_NAME]["data"] = {"authorities.json": "garbage"}
-            with pytest.raises(ValueError, match="delete it"):
-                await store.keep()
+            for spoilt in ({}, {"authorities.json": "garbage"}, {"authorities.json": "e30="}):
+                secrets[AUTHORITY_NAME]["data"] = spoilt
+                with pytest.raises(ValueError, match="delete it"):
+                    await store.keep()
 
     asyncio.run(main())
