@@ -26,7 +26,7 @@ from .mutation import METADATA_CHANGES, Mutator, sweep
 from .ours import Part
 
 MODULE = "sigs.k8s.io/gateway-api"
-_ROOT = Path(__file__).resolve().parents[2]
+_API_TESTS = Path(__file__).resolve().parents[2] / "tests" / "unit" / "api"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GROUPS = (api.GATEWAY_GROUP, api.EXPERIMENTAL_GROUP)
 GATEWAY_KINDS: tuple[KindInfo, ...] = tuple(info for info in KINDS if info.group in _GROUPS)
@@ -71,7 +71,7 @@ def _interpreted(document: Object) -> bool:
 
 def rule_cases() -> list[tuple[str, Object]]:
     """(name, object) of the unit tests' cases: for each CEL rule of the CRDs one object that breaks it."""
-    sys.path.insert(0, str(_ROOT / "tests" / "unit" / "api"))
+    sys.path.insert(0, str(_API_TESTS))
     try:
         cases = importlib.import_module("api_rule_cases")
     finally:
@@ -80,6 +80,14 @@ def rule_cases() -> list[tuple[str, Object]]:
     for code, kind, path, value in (*cases.CASES, *cases.STANDARD_ONLY):
         found.append((f"case {code}", cases.changed(cases.VALID[kind], path, value)))
     return found
+
+
+def regressions(channel: Channel) -> Iterator[Case]:
+    """The objects that were once judged differently, as they are kept for the unit tests."""
+    for file in sorted((_API_TESTS / "regressions").glob("*.yaml")):
+        kept = yaml.load(file.read_text(), Loader=_LOADER)
+        if kept["channel"] == channel:
+            yield Case(f"regression {file.stem}", kept["part"], kept["document"])
 
 
 def kinds_and_versions(channel: Channel) -> list[tuple[KindInfo, str]]:
@@ -102,9 +110,10 @@ def cases(
 ) -> Iterator[Case]:
     """What is sent to one channel.
 
-    The written objects as they are and at every version; `swept` of those with one scalar replaced; `number` with some
-    random changes.
+    What was judged differently before; the written objects as they are and at every version; `swept` of those with one
+    scalar replaced; `number` with some random changes.
     """
+    yield from regressions(channel)
     source = random.Random(f"{seed}-{channel}")
     bases: dict[tuple[str, str], list[Object]] = {}
     for origin, raw in written:
@@ -120,7 +129,7 @@ def cases(
                 yield Case(origin, "status", {**minimal(info, version), "status": document["status"]})
     for info in GATEWAY_KINDS:
         base = Generator(source).document(info, info.version)
-        for version in {*_UNSERVED, *info.served_versions}:
+        for version in sorted({*_UNSERVED, *info.served_versions}):
             yield Case("some version", "spec", {**base, "apiVersion": info.api_version_of(version)})
     for key, value in METADATA_CHANGES:
         info, version = source.choice(kinds_and_versions(channel))

@@ -186,6 +186,7 @@ def _report(summary: Summary, version: str, options: argparse.Namespace) -> str:
 API {version}, and given to `propylon.api`. Compared: the verdict (accepted or refused) and, for accepted ones, the part
 of the object that was written as it is stored (defaults filled in, unknown fields dropped) and the names of the fields
 that were dropped. "written" is spec (with metadata, at creation) or status (through the subresource).
+Not compared: updates (what must not change), metadata as it is stored, and kinds of Kubernetes itself.
 
 Agreed: {total.sent - total.disagreed}. Disagreed: {total.disagreed}.
 

@@ -19,7 +19,7 @@ from propylon.api.validation.scalars import number_is_fine, text_is_fine
 
 IsClean = Callable[[Any], bool]
 
-_REMEMBERED = 4096
+_REMEMBERED = 2048
 _LONGEST = 256
 
 
