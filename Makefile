@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance clean
+.PHONY: up test lint types layers unit feature package conformance conformance-validation clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
@@ -13,8 +13,8 @@ up: $(VENV)/.installed
 test: $(VENV)/.tests-installed lint types layers unit feature package
 
 lint: $(VENV)/.tests-installed
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests conformance
+	$(BIN)/ruff check src tests conformance
 
 types: $(VENV)/.tests-installed
 	$(BIN)/mypy
@@ -53,6 +53,10 @@ kubernetes_FLAGS = --image docker.io/envoyproxy/envoy=$$($(BIN)/python -c 'impor
 
 conformance: $(VENV)/.tests-installed
 	$(BIN)/python conformance/run.py --mode $(MODE) $($(MODE)_FLAGS) $(if $(RUN),--run-test $(RUN)) $(CONFORMANCE_ARGS)
+
+# The same objects to `api` and to a real kube-apiserver.
+conformance-validation: $(VENV)/.tests-installed
+	$(BIN)/python conformance/validation/run.py --report conformance/reports/v1.7.0/validation.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

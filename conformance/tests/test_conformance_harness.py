@@ -1,4 +1,3 @@
-# ruff: noqa: D103
 """The harness's decisions, without a cluster. ``run.py --self-test`` covers the rest."""
 
 from __future__ import annotations
