@@ -23,7 +23,7 @@ layers: $(VENV)/.tests-installed
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.tests-installed
-	$(BIN)/pytest -n 2 tests/unit
+	$(BIN)/pytest -n 2 tests/unit conformance/tests
 
 feature: $(VENV)/.tests-installed
 	$(BIN)/pytest tests/feature
