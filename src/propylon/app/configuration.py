@@ -44,6 +44,11 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = True
     trusted_hops: int = 0
     """Proxies in front of the Gateways whose X-Forwarded-For is believed."""
+    api: bool = True
+    """Serve the Kubernetes API."""
+    api_host: str = "127.0.0.1"
+    api_port: int | None = None
+    """None takes the port of last time, at first one that is free."""
     once: bool = False
     trace: bool = False
     """Print what every turn recomputed, and why."""

@@ -18,6 +18,7 @@ from propylon.app.control import ControlServer
 from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
+from propylon.app.kubernetes_api import KubernetesApi
 from propylon.app.memory import relax_collection, set_apart
 from propylon.app.offline import as_document
 from propylon.app.urls import render_urls
@@ -61,6 +62,7 @@ class Runtime:
         self.control = ControlServer(
             run / "control.sock", {"status": self._status, "config": self._config, "explain": self._explain}
         )
+        self.kubernetes = KubernetesApi(options, self.workspace.store, say) if options.api else None
         self._stopping = asyncio.Event()
         self._unwritten: set[api.ObjectRef] = set()
         self._store_retry_at: float | None = None
@@ -99,6 +101,8 @@ class Runtime:
             self.say("stopping: proxies are drained")
             await asyncio.gather(watching, return_exceptions=True)
             unsubscribe()
+            if self.kubernetes is not None:
+                await self.kubernetes.stop()
             await self.control.stop()
             await self.plane.stop()
             if self.echo is not None:
@@ -115,6 +119,8 @@ class Runtime:
         await self._turn()
         set_apart()
         await self.plane.retain()
+        if self.kubernetes is not None:
+            self.kubernetes.schedule()
 
     async def _serve(self, watching: asyncio.Task[None]) -> None:
         stop = asyncio.create_task(self._stopping.wait())
@@ -215,6 +221,8 @@ class Runtime:
             self._unannounced = False
             for line in render_urls(graph):
                 self.say(line)
+        if self._settled and self.kubernetes is not None:
+            self.kubernetes.start()
 
     def _tell_news(self) -> None:
         for notice in self.workspace.notices:
@@ -256,5 +264,6 @@ class Runtime:
             ),
             "concurrency": options.concurrency or "automatic",
             "access-log": options.access_log,
+            "api": self.kubernetes.address if self.kubernetes is not None else False,
             "xds-socket": str(self.plane.proxies.xds_socket),
         }

@@ -17,6 +17,7 @@ import click
 from propylon import __version__
 from propylon.app.configuration import ConfigurationError, default_data_dir, merge_options, read_file_options
 from propylon.app.control import ControlError, NotRunningError
+from propylon.cli.kubernetes import env, user
 from propylon.cli.output import emit
 
 FINDINGS, USAGE, NOT_RUNNING, TIMED_OUT, INTERRUPTED = 1, 2, 3, 124, 130
@@ -113,6 +114,9 @@ def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
     default=None,
     help="Proxies in front of us whose X-Forwarded-For is true.",
 )
+@click.option("--api/--no-api", default=True, help="Serve the Kubernetes API for kubectl.")
+@click.option("--api-host", default="127.0.0.1", show_default=True, help="The address it listens on.")
+@click.option("--api-port", type=click.IntRange(0, 65535), default=None, help="Its port. Default: a free one, kept.")
 @click.option("--trace", is_flag=True, help="Print what every change recomputed, and why.")
 @click.option("--once", is_flag=True, help="Load, report and exit: no proxy is started.")
 @click.option(
@@ -277,6 +281,10 @@ def completion(shell: str) -> None:
         click.echo(f"propylon completion: {shell} is not supported", err=True)
         sys.exit(USAGE)
     click.echo(found(main, {}, "propylon", "_PROPYLON_COMPLETE").source())
+
+
+main.add_command(env)
+main.add_command(user)
 
 
 if __name__ == "__main__":
