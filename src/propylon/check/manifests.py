@@ -50,6 +50,6 @@ def _version(ref: api.ObjectRef, written: str) -> Iterator[Doubt]:
     yield Doubt(
         "version_deprecated",
         "apiVersion",
-        f"{ref.kind} is v1 since Gateway API v1.7.0 or before; {version} is kept for old manifests",
+        f"{ref.kind} has become v1; {version} is kept for old manifests only",
         f"write apiVersion: {group}/v1",
     )
