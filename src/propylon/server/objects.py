@@ -15,12 +15,12 @@ import msgspec
 from propylon.api.defaults import apply_defaults
 from propylon.api.meta import ObjectRef, group_of
 from propylon.server import errors, ownership
-from propylon.server.custom import check_definition, complete_definition, established
+from propylon.server.custom import check_definition, complete_definition, established, resource_of
 from propylon.server.custom_schema import default_custom, prune_custom, validate_custom
 from propylon.server.fields import leaves
 from propylon.server.list_keys import list_keys_of
 from propylon.server.prune import prune
-from propylon.server.resources import CRD_GROUP, Resource, takes_strategic_patches
+from propylon.server.resources import BUILT_IN, CRD_GROUP, Resource, takes_strategic_patches
 from propylon.store import LocalStore, NotFound, Propagation, StoreError
 from propylon.store.local import utc_now
 from propylon.store.patches import PatchError, json_patch, merge_patch, strategic_merge_patch
@@ -137,6 +137,8 @@ class Objects:
         """Delete an object; its last state, and whether it is gone already. Raises ApiError."""
 
         def write() -> Written:
+            if target.resource.group == CRD_GROUP:
+                self._delete_custom_objects(self._stored(target))
             last = self.store.delete(target.ref, propagation=propagation, uid=uid, resource_version=resource_version)
             try:
                 self.store.get(target.ref)
@@ -146,6 +148,14 @@ class Objects:
 
         done = self._in_transaction(target, Writing("", dry_run=dry_run), write)
         return done.document, done.created
+
+    def _delete_custom_objects(self, definition: Document) -> None:
+        """The objects of a kind go with its definition."""
+        defined = resource_of(definition)
+        if defined is None or any(defined.group_kind == known.group_kind for known in BUILT_IN):
+            return
+        for ref in self.store.list([defined.group_kind]).refs:
+            self.store.delete(ref)
 
     def _in_transaction(self, target: Target, how: Writing, write: Callable[[], Written]) -> Written:
         done: Written | None = None
