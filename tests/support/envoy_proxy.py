@@ -103,7 +103,7 @@ class Proxy:
         self._call(update())
         wait_for(lambda: self.rejected or self._call(settled()), "acknowledgement", seconds)
         rejected, self.rejected[:] = list(self.rejected), []
-        assert not rejected
+        assert not rejected, rejected
         listeners = [name for type_url, name in wanted if type_url.endswith(".Listener")]
         wait_for(lambda: self._active(listeners), "listeners being active", seconds)
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from propylon import api
-from propylon.envoy import EnvoySettings, build_translation
+from propylon.envoy import EnvoySettings, build_forms, build_translation
 from propylon.graph.model import (
     Backend,
     BackendKey,
@@ -80,7 +80,9 @@ class World:
     def __init__(self, settings=None):
         self.engine = Engine()
         self.graph = SimpleNamespace(**{name: self.engine.source(f"graph: {name}") for name in COLLECTIONS})
-        self.translation = build_translation(self.engine, self.graph, settings or EnvoySettings(access_log=False))
+        settings = settings or EnvoySettings(access_log=False)
+        self.forms = build_forms(self.engine, self.graph, settings)
+        self.translation = build_translation(self.engine, self.graph, settings, self.forms)
 
     def port(self, *listeners, bound=None, transport="TCP", addresses=("127.0.0.1",), **more):
         number = listeners[0].port

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from propylon import api
 from propylon.app.findings import build_findings
-from propylon.envoy import EnvoySettings, Resource, Translation, build_translation
+from propylon.envoy import EnvoySettings, Forms, Resource, Translation, build_forms, build_translation
 from propylon.graph import Graph, Settings, Sources, build_graph
 from propylon.graph.model import Finding
 from propylon.graph.sources import FIELD_OF_KIND
@@ -43,7 +43,8 @@ class Controller:
         self.engine = Engine()
         self.sources = Sources.create(self.engine)
         self.graph: Graph = build_graph(self.engine, self.sources, settings)
-        self.translation: Translation = build_translation(self.engine, self.graph, envoy_settings)
+        self.forms: Forms = build_forms(self.engine, self.graph, envoy_settings)
+        self.translation: Translation = build_translation(self.engine, self.graph, envoy_settings, self.forms)
         self.programmed: Source[Any, PortProgrammed] = self.engine.source("programmed")
         self.rejections: Source[api.ObjectRef, tuple[Finding, ...]] = self.engine.source("rejections")
         self.status: StatusCollections = build_status(
@@ -55,6 +56,7 @@ class Controller:
             self.translation.clusters,
             self.translation.endpoints,
             self.translation.route_configurations,
+            self.translation.scopes,
             self.translation.listeners,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from propylon import api
 from propylon.app.acknowledgements import Acknowledgements, merge_findings, rejection_findings
 from propylon.app.controller import Controller, Node, Outcome
+from propylon.app.form_changes import FormChanges
 from propylon.app.ports import PortGuard
 from propylon.app.report import Problem
 from propylon.envoy import names
@@ -42,6 +43,7 @@ class DataPlane:
         self.xds = Server(on_event=self._xds_event)
         self.acknowledgements = Acknowledgements()
         self.guard = PortGuard()
+        self._form_changes = FormChanges(controller.engine, controller.forms)
         self.retry_at: float | None = None
         """When (`time.monotonic`) what did not work is to be tried again."""
         self._ring = ring
@@ -132,6 +134,11 @@ class DataPlane:
                 self.xds.retry(name)
         if self.guard.waiting:
             self._retry_later()
+        if self._form_changes.follow(time.monotonic()):
+            self._ring()
+        again = self._form_changes.next_at
+        if again is not None:
+            self.retry_at = again if self.retry_at is None else min(again, self.retry_at)
 
     def _withdraw(self, node: Node) -> None:
         name = "/".join(node)

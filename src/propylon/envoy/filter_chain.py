@@ -1,6 +1,6 @@
 """FilterChain: which connection of a port is served how, chosen by SNI on TLS ports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -17,13 +17,22 @@ Authorizations = Mapping[RouteTableKey, tuple[AuthorizationFilter, ...]]
 
 
 def build_filter_chains(
-    port: Port, l4_routes: Sequence[L4Route], authorizations: Authorizations, settings: EnvoySettings
+    port: Port,
+    l4_routes: Sequence[L4Route],
+    authorizations: Authorizations,
+    settings: EnvoySettings,
+    scoped: Collection[RouteTableKey] = (),
 ) -> list[Any]:
-    """The chains of a TCP port, by SNI where listeners use TLS.
+    """The chains of a TCP port, by SNI where listeners use TLS; `scoped` are the route tables that are scopes.
 
     An SNI that nothing serves finds no chain, and Envoy closes. A TLS or TCP listener without a route has a chain
     without filters for its hostname, which closes too and keeps a wider listener's routes off.
     """
+
+    def manager(listener: Listener) -> Any:
+        table = listener.route_table
+        return build_http_connection_manager(table, authorizations.get(table, ()), settings, scoped=table in scoped)
+
     chains: dict[str, Any] = {}
     by_key = {listener.key: listener for listener in port.listeners}
     for route in l4_routes:
@@ -33,22 +42,19 @@ def build_filter_chains(
     for listener in port.listeners:
         sni = _sni(listener.hostname)
         if listener.protocol == "HTTPS":
-            chains[sni] = _https_chain(listener, authorizations.get(listener.route_table, ()), settings)
+            chains[sni] = _https_chain(listener, manager(listener))
         elif listener.protocol == "HTTP":
-            chains.setdefault("", _http_chain(listener, authorizations.get(listener.route_table, ()), settings))
+            chains.setdefault("", _http_chain(listener, manager(listener)))
         else:
             chains.setdefault(sni, _closing_chain(listener, sni))
     return [chains[sni] for sni in sorted(chains)]
 
 
-def _http_chain(listener: Listener, authorization: Sequence[AuthorizationFilter], settings: EnvoySettings) -> Any:
-    table = listener.route_table
-    manager = build_http_connection_manager(table, authorization, settings)
-    return listener_components_pb2.FilterChain(name=names.route_configuration(table), filters=[manager])
+def _http_chain(listener: Listener, manager: Any) -> Any:
+    return listener_components_pb2.FilterChain(name=names.route_configuration(listener.route_table), filters=[manager])
 
 
-def _https_chain(listener: Listener, authorization: Sequence[AuthorizationFilter], settings: EnvoySettings) -> Any:
-    manager = build_http_connection_manager(listener.route_table, authorization, settings)
+def _https_chain(listener: Listener, manager: Any) -> Any:
     chain = _chain(names.filter_chain(listener.key), _sni(listener.hostname), [manager])
     if listener.tls is not None:
         chain.transport_socket.CopyFrom(build_downstream_socket(listener.tls, HTTP_ALPN))

@@ -19,7 +19,7 @@ from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from propylon.envoy import names
+from propylon.envoy import names, scope
 from propylon.envoy.http_filters import cors, ext_authz, router, stateful_session
 from propylon.envoy.resource import ads, pack, seconds
 from propylon.envoy.settings import EnvoySettings
@@ -35,13 +35,16 @@ ACCESS_LOG_FORMAT = (
 
 
 def build_http_connection_manager(
-    table: RouteTableKey, authorization: Iterable[ext_authz.AuthorizationFilter], settings: EnvoySettings
+    table: RouteTableKey,
+    authorization: Iterable[ext_authz.AuthorizationFilter],
+    settings: EnvoySettings,
+    *,
+    scoped: bool = False,
 ) -> Any:
-    """The network filter that serves one route table by RDS."""
+    """The network filter that serves one route table, by RDS or by scopes."""
     hcm = Hcm(
         codec_type=Hcm.AUTO,
         stat_prefix=names.route_configuration(table),
-        rds=hcm_pb.Rds(route_config_name=names.route_configuration(table), config_source=ads()),
         http_filters=[
             cors.build_filter(),
             *(ext_authz.build_filter(each, settings) for each in authorization),
@@ -74,6 +77,12 @@ def build_http_connection_manager(
     if not settings.trusted_hops:
         hcm.early_header_mutation_extensions.append(build_forgery_filter())
         hcm.skip_xff_append = True
+    if scoped:
+        hcm.scoped_routes.CopyFrom(scope.build_scoped_routes(table))
+        hcm.early_header_mutation_extensions.append(scope.build_scope_mutation(table))
+        hcm.http_filters.insert(0, scope.build_fallback_filter(table))
+    else:
+        hcm.rds.CopyFrom(hcm_pb.Rds(route_config_name=names.route_configuration(table), config_source=ads()))
     if settings.access_log:
         hcm.access_log.append(build_access_log())
     return listener_components_pb2.Filter(name=names.HTTP_CONNECTION_MANAGER, typed_config=pack(hcm))

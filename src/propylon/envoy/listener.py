@@ -1,6 +1,6 @@
 """Listener: one per port and transport of a Gateway, on all its addresses."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2, socket_option_pb2
@@ -13,7 +13,7 @@ from propylon.envoy.filter_chain import Authorizations, build_filter_chains
 from propylon.envoy.resource import pack
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.udp_proxy import build_udp_proxy
-from propylon.graph.model import L4Route, Port
+from propylon.graph.model import L4Route, Port, RouteTableKey
 
 _BUFFER_LIMIT = 32 * 1024
 _SOL_SOCKET, _SO_KEEPALIVE = 1, 9
@@ -28,7 +28,11 @@ _KEEPALIVE = (
 
 
 def build_listener(
-    port: Port, l4_routes: Sequence[L4Route], authorizations: Authorizations, settings: EnvoySettings
+    port: Port,
+    l4_routes: Sequence[L4Route],
+    authorizations: Authorizations,
+    settings: EnvoySettings,
+    scoped: Collection[RouteTableKey] = (),
 ) -> Any | None:
     """Envoy's Listener, or None if there is no address to listen on or nothing to serve."""
     if not port.addresses or not port.listeners:
@@ -54,7 +58,7 @@ def build_listener(
                 name=names.TLS_INSPECTOR, typed_config=pack(tls_inspector_pb2.TlsInspector())
             )
         )
-    out.filter_chains.extend(build_filter_chains(port, l4_routes, authorizations, settings))
+    out.filter_chains.extend(build_filter_chains(port, l4_routes, authorizations, settings, scoped))
     return out
 
 

@@ -24,6 +24,8 @@ class EnvoySettings(msgspec.Struct, frozen=True):
     max_request_headers_kb: int = 60
     authorization_timeout: float = 5.0
     """How long an external authorization service may take to answer."""
+    scopes_from: int = 200
+    """From so many hostnames with routes in a route table each is a resource of its own (see `scope`)."""
     misdirected_limit: int = 128
     """Up to so many HTTPS hostnames on a port are told apart from unknown ones on a foreign connection (421 against
     404); the tables would grow with the square of their number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -10,6 +11,7 @@ from propylon import api
 from propylon.envoy import names
 from propylon.envoy.cluster import build_cluster, build_passthrough_cluster, build_weighted_udp_cluster
 from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment, is_ip
+from propylon.envoy.forms import Forms, build_forms
 from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of
 from propylon.envoy.listener import build_listener
 from propylon.envoy.redirect import Place
@@ -18,12 +20,14 @@ from propylon.envoy.resource import (
     CLUSTER_LOAD_ASSIGNMENT,
     LISTENER,
     ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
     SECRET,
     Resource,
     serialize,
     unique,
 )
 from propylon.envoy.route_configuration import RouteTable, build_route_configuration, route_tables
+from propylon.envoy.scope import ANY, build_fallback_scope, build_scope, is_exact, scope_name
 from propylon.envoy.secret import build_secret
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.udp_proxy import live_backends, weighted
@@ -60,6 +64,8 @@ class Translation(NamedTuple):
 
     listeners: Resources
     route_configurations: Resources
+    scopes: Resources
+    """In place of route configurations where there are many hostnames."""
     clusters: Resources
     endpoints: Resources
     secrets: Resources
@@ -70,22 +76,28 @@ class Fragment(msgspec.Struct, frozen=True):
 
     hostname: str
     body: bytes
+    """Empty where it is a scope only."""
+    scope: bytes
+    """For a scope of its own; empty where it is none."""
     origins: tuple[api.ObjectRef, ...]
 
 
-def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings) -> Translation:
+def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, forms: Forms | None = None) -> Translation:
     """Create the collections that hold Envoy's configuration of every Gateway in `graph`."""
+    forms = forms or build_forms(engine, graph, settings)
     weighted_udp = _weighted_udp_routes(engine, graph)
+    route_configurations, scopes = _route_configurations(engine, graph, forms, settings)
     return Translation(
-        listeners=_listeners(engine, graph, settings),
-        route_configurations=_route_configurations(engine, graph, settings),
+        listeners=_listeners(engine, graph, forms, settings),
+        route_configurations=route_configurations,
+        scopes=scopes,
         clusters=_clusters(engine, graph, weighted_udp, settings),
         endpoints=_endpoints(engine, graph, weighted_udp),
         secrets=_secrets(engine, graph),
     )
 
 
-def _listeners(engine: Engine, graph: Graph, settings: EnvoySettings) -> Resources:
+def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettings) -> Resources:
     def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
         return (PortKey(key.gateway, key.port, key.transport),)
 
@@ -101,7 +113,9 @@ def _listeners(engine: Engine, graph: Graph, settings: EnvoySettings) -> Resourc
     def listener(key: PortKey, port: Port, look: Look) -> Named:
         routes = [route for _, route in look.by(l4_by_port, key)]
         tables = {each.route_table for each in port.listeners}
-        message = build_listener(port, routes, {t: look.get(authorization_by_table, t) or () for t in tables}, settings)
+        authorizations = {t: look.get(authorization_by_table, t) or () for t in tables}
+        in_scopes = {t for t in tables if forms.in_scopes(look, t)}
+        message = build_listener(port, routes, authorizations, settings, in_scopes)
         if message is None:
             return {}
         origins = unique([*(_holder(each.key) for each in port.listeners), *(route.route for route in routes)])
@@ -114,7 +128,9 @@ def _listeners(engine: Engine, graph: Graph, settings: EnvoySettings) -> Resourc
     return engine.flat_derive("envoy: listeners", graph.ports, listener)
 
 
-def _route_configurations(engine: Engine, graph: Graph, settings: EnvoySettings) -> Resources:
+def _route_configurations(
+    engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettings
+) -> tuple[Resources, Resources]:
     def offset(_: PortKey, port: Port, __: Look) -> int | None:
         return port.bound_port - port.key.port or None
 
@@ -129,24 +145,50 @@ def _route_configurations(engine: Engine, graph: Graph, settings: EnvoySettings)
             port_offset=look.get(offsets, PortKey(table.gateway, table.port, "TCP")) or 0,
             hostname=key.hostname,
         )
-        return Fragment(key.hostname, as_fragment(build_virtual_host(host, place)), origins_of(host))
-
-    def route_configuration(key: RouteTableKey, table: RouteTable, look: Look) -> Named:
-        hosts = [each for _, each in look.by(fragments_by_table, key)]
-        body = build_route_configuration(table, ((each.hostname, each.body) for each in hosts))
-        origins = unique(
-            [
-                *(_holder(listener) for listener in table.listeners),
-                *(origin for each in hosts for origin in each.origins),
-            ]
+        is_scope = is_exact(key.hostname) and forms.in_scopes(look, table)
+        in_one = not is_scope or forms.in_one(look, table)
+        return Fragment(
+            key.hostname,
+            as_fragment(build_virtual_host(host, place)) if in_one else b"",
+            as_fragment(build_virtual_host(host, place, final=True)) if is_scope else b"",
+            origins_of(host),
         )
-        return _named(key.gateway, Resource(ROUTE_CONFIGURATION, names.route_configuration(key), body, origins))
+
+    def of_table(key: RouteTableKey, table: RouteTable, look: Look) -> Named:
+        named: Named = {}
+        if forms.in_one(look, key):
+            body, origins = joined(table, [each for _, each in look.by(fragments_by_table, key)])
+            resource = Resource(ROUTE_CONFIGURATION, names.route_configuration(key), body, origins)
+            named |= _named(key.gateway, resource)
+        if forms.in_scopes(look, key):
+            body, origins = joined(table, [each for _, each in look.by(fallbacks_by_table, key)])
+            body = build_fallback_scope(key, body)
+            named |= _named(key.gateway, Resource(SCOPED_ROUTE_CONFIGURATION, scope_name(key, ANY), body, origins))
+        return named
+
+    def joined(table: RouteTable, hosts: Sequence[Fragment]) -> tuple[bytes, tuple[api.ObjectRef, ...]]:
+        holders = (_holder(listener) for listener in table.listeners)
+        origins = unique([*holders, *(origin for each in hosts for origin in each.origins)])
+        return build_route_configuration(table, ((each.hostname, each.body) for each in hosts)), origins
+
+    def of_host(key: VirtualHostKey, host: Fragment, _: Look) -> Named:
+        if not host.scope:
+            return {}
+        name = scope_name(key.table, key.hostname)
+        body = build_scope(key.table, key.hostname, host.scope)
+        return _named(key.table.gateway, Resource(SCOPED_ROUTE_CONFIGURATION, name, body, host.origins))
 
     offsets = engine.derive("envoy: port offsets", graph.ports, offset)
     tables = engine.flat_derive("envoy: route tables", graph.ports, tables_of)
     fragments = engine.derive("envoy: virtual hosts", graph.virtual_hosts, fragment)
     fragments_by_table = fragments.index("envoy: virtual hosts by table", lambda key, _: (key.table,))
-    return engine.flat_derive("envoy: route configurations", tables, route_configuration)
+    fallbacks_by_table = fragments.index(
+        "envoy: virtual hosts without a scope by table", lambda key, _: () if is_exact(key.hostname) else (key.table,)
+    )
+    return (
+        engine.flat_derive("envoy: route configurations", tables, of_table),
+        engine.flat_derive("envoy: scopes of hostnames", fragments, of_host),
+    )
 
 
 def _weighted_udp_routes(engine: Engine, graph: Graph) -> Collection[L4Key, L4Route]:

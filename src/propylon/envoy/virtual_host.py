@@ -11,28 +11,35 @@ from propylon.envoy.path_tree import LARGE, build_path_tree
 from propylon.envoy.redirect import Place
 from propylon.envoy.resource import serialize, unique
 from propylon.envoy.route import build_routes, direct_response
-from propylon.graph.model import VirtualHost
+from propylon.envoy.scope import build_not_found
+from propylon.graph.model import Match, VirtualHost
 
 
-def build_virtual_host(host: VirtualHost, place: Place) -> Any:
-    """Envoy's VirtualHost. One without entries answers 404."""
+def build_virtual_host(host: VirtualHost, place: Place, *, final: bool = False) -> Any:
+    """Envoy's VirtualHost. One without entries answers 404; with `final` it says so by a route (see `scope`)."""
     out = route_pb.VirtualHost(name=host.key.hostname, domains=[host.key.hostname])
     asked = ext_authz.listener_filters(host.filters)
     if all(ext_authz.usable(each.auth) for each in asked):
-        _fill(out, host, place)
+        _fill(out, host, place, final=final)
         ext_authz.enable(out, asked)
     else:
-        out.routes.append(direct_response(route_pb.Route(match=route_pb.RouteMatch(prefix="/")), 500))
+        out.routes.append(direct_response(route_pb.Route(name="refused", match=route_pb.RouteMatch(prefix="/")), 500))
     return out
 
 
-def _fill(out: Any, host: VirtualHost, place: Place) -> None:
+def _fill(out: Any, host: VirtualHost, place: Place, *, final: bool) -> None:
     routes = [build_routes(entry, place) for entry in host.entries]
     if len(routes) >= LARGE:
-        tree = build_path_tree([entry.match for entry in host.entries], routes)
+        matches = [entry.match for entry in host.entries]
+        if final:
+            matches.append(Match(".*", "RegularExpression"))
+            routes.append([build_not_found()])
+        tree = build_path_tree(matches, routes)
         if tree is not None:
             out.matcher.CopyFrom(tree)
             return
+    elif final:
+        routes.append([build_not_found()])
     for each in routes:
         out.routes.extend(each)
 

@@ -6,7 +6,7 @@ import pytest
 
 from propylon import api
 from propylon.app.controller import Controller
-from propylon.envoy import EnvoySettings, route_configuration, translation, virtual_host
+from propylon.envoy import EnvoySettings, route_configuration, scope, translation, virtual_host
 from propylon.graph import GatewayAddresses, Settings
 
 SIZES = (100, 1000, 5000)
@@ -52,6 +52,8 @@ class Counted:
 
     def __init__(self, size):
         self.size = size
+        self.scoped = size >= EnvoySettings().scopes_from
+        self.routes = "ScopedRouteConfiguration" if self.scoped else "RouteConfiguration"
         self.controller = Controller(Settings(), EnvoySettings())
         listener = {"name": "http", "protocol": "HTTP", "port": 80}
         self.set(
@@ -92,7 +94,7 @@ def counted(request):
 def serialized(monkeypatch):
     """Counts bytes that were serialized, by module."""
     counts = Counter()
-    for module in (translation, virtual_host, route_configuration):
+    for module in (translation, virtual_host, route_configuration, scope):
 
         def counting(message, name=module.__name__, original=module.serialize):
             body = original(message)
@@ -107,12 +109,17 @@ def kinds_of(outcome):
     return Counter(type_url.rpartition(".")[2] for part in outcome.resources.values() for type_url, _ in part)
 
 
+def pushed(outcome):
+    """Bytes that go to a proxy."""
+    return sum(len(body or b"") for part in outcome.resources.values() for body in part.values())
+
+
 def test_the_world_is_there(counted):
     assert kinds_of(counted.first) == {
         "Cluster": counted.size,
         "ClusterLoadAssignment": counted.size,
-        "RouteConfiguration": 1,
         "Listener": 1,
+        **({"ScopedRouteConfiguration": counted.size + 1} if counted.scoped else {"RouteConfiguration": 1}),
     }
     assert not counted.first.failures
 
@@ -127,7 +134,8 @@ def test_an_endpoint_change_touches_its_endpoints_and_nothing_else(counted, seri
 
 def test_a_route_change_touches_its_rules_its_virtual_host_and_its_status(counted, serialized):
     outcome = counted.change(route(7, "/changed", 2))
-    assert kinds_of(outcome) == {"RouteConfiguration": 1}
+    assert kinds_of(outcome) == {counted.routes: 1}
+    assert pushed(outcome) < 1000 or not counted.scoped
     assert list(outcome.statuses) == [api.ObjectRef("gateway.networking.k8s.io", "HTTPRoute", "shop", "r7")]
     assert counted.commit.total_recomputed <= 10, counted.commit.recomputed
     assert all(count <= 2 for count in counted.commit.indexed.values()), counted.commit.indexed
@@ -137,7 +145,7 @@ def test_a_route_change_touches_its_rules_its_virtual_host_and_its_status(counte
 def test_a_new_route_and_its_service_touch_what_is_new(counted, serialized):
     number = counted.size
     outcome = counted.change(service(number), endpoint_slice(number, "10.0.0.1"), route(number))
-    assert kinds_of(outcome) == {"Cluster": 1, "ClusterLoadAssignment": 1, "RouteConfiguration": 1}
+    assert kinds_of(outcome) == {"Cluster": 1, "ClusterLoadAssignment": 1, counted.routes: 1}
     assert {ref.name for ref in outcome.statuses} == {f"r{number}", "gw"}
     assert counted.commit.total_recomputed <= 25, counted.commit.recomputed
     assert sum(serialized.values()) < 2500

@@ -1,0 +1,213 @@
+"""Scopes in real Envoy: they answer as one RouteConfiguration does, and tables grow into them unnoticed."""
+
+import http.client
+import random
+import threading
+
+import pytest
+
+from propylon import api
+from propylon.envoy import EnvoySettings
+from propylon.envoy.path_tree import LARGE
+from propylon.envoy.scope import HEADER
+from propylon.graph.model import Match, Redirect, ValueMatch, VirtualHostKey
+from support.envoy_proxy import free_port, wait_for
+from support.envoy_site import Site, a
+from support.envoy_world import entry, listener
+
+pytestmark = pytest.mark.feature
+
+NEVER = 10**9
+HOSTS = ("one.test", "two.test", "three.test", "deep.wild.test", "large.test", "backend.test", "*.wild.test", "*")
+SPELLINGS = (
+    "one.test", "ONE.Test", "one.test:80", "one.test:8080", "one.test.", "One.Test.:81", "one.test:x", "two.test",
+    "three.test", "deep.wild.test", "DEEP.wild.test:1", "other.wild.test", "a.b.wild.test", "wild.test", "large.test",
+    "LARGE.test", "claimed.test", "nobody.test", "NOBODY.test:9", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:80",
+    "http", "*", "one.test|",
+)  # fmt: skip
+PATHS = ("/", "/b", "/b/c", "/bc", "/n/3", "/n/70/x", "/n/70?q=1", "/none", "/%62", "/x/../b")
+
+
+def leads_to(name, match=None):
+    """An entry that says in Location that it was chosen."""
+    redirect = api.HTTPRequestRedirectFilter(hostname=f"{name}.chosen", status_code=302)
+    return entry(match or Match(), route=name, filters=(Redirect(redirect),))
+
+
+def entries_of(host):
+    name = host.replace("*", "any").replace(".", "-")
+    if host == "one.test":
+        header = Match("/", headers=(ValueMatch("x-a", "1"),))
+        return [leads_to(f"{name}-b", Match("/b")), leads_to(f"{name}-header", header)]
+    if host == "two.test":
+        return [leads_to(name)]
+    if host == "large.test":
+        return [leads_to(f"{name}-{i}", Match(f"/n/{i}")) for i in range(LARGE + 10)]
+    if host == "backend.test":
+        return [entry(route="backend", backends=(a,))]
+    return [leads_to(f"{name}-b", Match("/b")), leads_to(name, Match("/x", "Exact"))]
+
+
+@pytest.fixture(scope="module")
+def forms():
+    """The same hosts, in one RouteConfiguration and in scopes."""
+    sites = []
+    for limit in (NEVER, 1):
+        site = Site(EnvoySettings(access_log=False, scopes_from=limit))
+        site.world.port(site.listener, listener("claiming", "HTTP", site.port, "claimed.test"))
+        for host in HOSTS:
+            site.world.host(site.listener, host, *entries_of(host))
+        site.proxy.apply(site.world)
+        sites.append(site)
+    yield sites
+    for site in sites:
+        site.close()
+
+
+def kinds(site):
+    return {type_url.rpartition(".")[2] for type_url, _ in site.proxy.sent}
+
+
+def test_the_forms_differ(forms):
+    assert "RouteConfiguration" in kinds(forms[0])
+    assert "ScopedRouteConfiguration" not in kinds(forms[0])
+    assert "ScopedRouteConfiguration" in kinds(forms[1])
+    assert "RouteConfiguration" not in kinds(forms[1])
+    scopes = {name for type_url, name in forms[1].proxy.sent if type_url.endswith(".ScopedRouteConfiguration")}
+    assert len(scopes) == len([host for host in HOSTS if "*" not in host]) + 1
+
+
+def answers(forms, host, path, method="GET", headers=()):
+    found = []
+    for site in forms:
+        answer = site.ask(host, path, method, headers)
+        location = answer.headers.get("location", "").replace(f":{site.port}", "")
+        found.append((answer.status, location))
+    return found
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+def test_scopes_answer_as_one_route_configuration(forms, host):
+    dice = random.Random(host)
+    for path in PATHS:
+        headers = dice.choice([{}, {"x-a": "1"}, {HEADER: "two.test"}, {HEADER: f"http/{forms[1].port}|two.test"}])
+        one, other = answers(forms, host, path, dice.choice(["GET", "POST"]), headers)
+        assert one == other, (host, path, headers)
+
+
+def test_every_kind_of_answer_was_among_them(forms):
+    assert answers(forms, "one.test", "/b")[1] == (302, "http://one-test-b.chosen/b")
+    assert answers(forms, "ONE.test:7", "/b")[1] == (302, "http://one-test-b.chosen/b")
+    assert answers(forms, "one.test", "/x")[1] == (404, ""), "it has routes of its own"
+    assert answers(forms, "other.wild.test", "/x")[1] == (302, "http://any-wild-test.chosen/x")
+    assert answers(forms, "nobody.test", "/b")[1] == (302, "http://any-b.chosen/b")
+    assert answers(forms, "claimed.test", "/b")[1] == (404, "")
+    assert answers(forms, "large.test", "/n/70/x")[1] == (302, "http://large-test-70.chosen/n/70/x")
+
+
+def test_backends_do_not_see_the_scope(forms):
+    for site in forms:
+        for host in ("backend.test", "BACKEND.test"):
+            answer = site.ask(host, "/", headers={"x-mine": "1"})
+            assert answer.status == 200
+            assert HEADER not in str(answer.body)
+
+
+def test_ports_and_their_scopes_are_apart(forms):
+    site = forms[1]
+    second = listener("second", "HTTP", free_port())
+    site.world.port(second)
+    site.world.host(second, "one.test", leads_to("second"))
+    site.proxy.apply(site.world)
+    here = http.client.HTTPConnection("127.0.0.1", second.port, timeout=20)
+    here.request("GET", "/b", headers={"Host": "one.test"})
+    assert here.getresponse().getheader("location").startswith("http://second.chosen")
+    here.close()
+    assert answers(forms, "one.test", "/b")[1] == (302, "http://one-test-b.chosen/b")
+
+
+def test_one_host_changes_one_scope(forms):
+    site = forms[1]
+    before = dict(site.proxy.sent)
+    site.world.host(site.listener, "three.test", leads_to("changed"))
+    site.proxy.apply(site.world)
+    changed = {key for key, body in site.proxy.sent.items() if before.get(key) != body}
+    assert [name for _, name in changed] == [f"http/{site.port}|three.test"]
+    assert site.ask("three.test").headers["location"].startswith("http://changed.chosen")
+
+
+class Asking:
+    """Requests one after the other, on a lasting connection and on new ones, until it ends."""
+
+    def __init__(self, port, host):
+        self.port, self.host = port, host
+        self.failures, self.answered = [], 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(lasting,)) for lasting in (True, False)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _ask(self, lasting):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        while not self._stop.is_set():
+            try:
+                connection.request("GET", "/b", headers={"Host": self.host})
+                response = connection.getresponse()
+                response.read()
+                self.answered += 1
+                if response.status != 302:
+                    self.failures.append(response.status)
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            if not lasting:
+                connection.close()
+        connection.close()
+
+
+def test_a_table_grows_into_scopes_without_a_failed_or_outdated_request():
+    site = Site(EnvoySettings(access_log=False, scopes_from=5))
+    try:
+        site.serve(leads_to("kept", Match("/b")), host="kept.test")
+        (table,) = site.world.forms.wanted
+        site.world.forms.settled.set(table, "one")
+        lasting = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+
+        def ask_lasting(host):
+            lasting.request("GET", "/b", headers={"Host": host})
+            response = lasting.getresponse()
+            response.read()
+            return response.status
+
+        assert ask_lasting("kept.test") == 302
+        with Asking(site.port, "kept.test") as asking:
+            for number in range(8):
+                site.serve(leads_to(f"h{number}"), host=f"h{number}.test")
+                assert site.ask(f"h{number}.test").status == 302
+                assert ask_lasting(f"h{number}.test") == 302
+            assert {"ScopedRouteConfiguration", "RouteConfiguration"} <= kinds(site)
+            asked = asking.answered
+            wait_for(lambda: asking.answered > asked + 50, "requests under both forms")
+        assert not asking.failures
+        lasting.close()
+        site.world.forms.settled.set(table, "scopes")  # everything from before is drained
+        with Asking(site.port, "kept.test") as asking:
+            site.proxy.apply(site.world)
+            assert "RouteConfiguration" not in kinds(site)
+            for number in range(8):
+                site.world.graph.virtual_hosts.remove(VirtualHostKey(table, f"h{number}.test"))
+                site.proxy.apply(site.world)
+                assert site.ask(f"h{number}.test").status == 404
+            assert "RouteConfiguration" not in kinds(site), "what was large once stays as it is"
+        assert asking.answered
+        assert not asking.failures
+    finally:
+        site.close()
