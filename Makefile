@@ -31,6 +31,10 @@ feature: $(VENV)/.tests-installed
 package: $(VENV)/.tests-installed
 	$(BIN)/pytest tests/package
 
+# What `explain` says against real Envoy, at length; ARGS="--pairs N --seed N".
+oracle: $(VENV)/.tests-installed
+	$(BIN)/python tests/oracle_explain.py $(ARGS)
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
