@@ -18,15 +18,7 @@ DEPTH = 128
 _JSON = ("application/json", "application/json-patch+json", "application/merge-patch+json", "")
 _YAML = ("application/yaml", "application/apply-patch+yaml", "text/yaml", "application/x-yaml")
 _ACCEPTED = "application/json, application/yaml"
-
-
-class _Loader(yaml.SafeLoader):
-    """Aliases make small texts large, and nobody needs them here."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not accepted")
-        return super().compose_node(parent, index)
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_body(raw: bytes, content_type: str) -> Any:
@@ -67,13 +59,26 @@ def _yaml(raw: bytes) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        if b"*" in raw:
-            value = yaml.load(raw, Loader=_Loader)
-        else:
-            value = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        _check_events(raw)
+        value = yaml.load(raw, Loader=_LOADER)
         return msgspec.json.decode(msgspec.json.encode(value))
     except (ValueError, RecursionError, OverflowError, TypeError, yaml.YAMLError) as error:
         raise _unreadable(error) from error
+
+
+def _check_events(raw: bytes) -> None:
+    """Refuse what must not reach the loader: libyaml's runs out of stack, and with it the process, on deep nesting;
+    aliases make small texts large, and nobody needs them here."""
+    depth = 0
+    for event in yaml.parse(raw, Loader=_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {DEPTH} levels")
 
 
 def _unreadable(error: Exception) -> ApiError:

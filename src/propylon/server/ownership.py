@@ -169,8 +169,8 @@ def apply(
         raise _conflict(conflicts)
     foreign: Fields = frozenset().union(*(entry.fields for entry in others)) if others else frozenset()
     gone = previous - wanted.keys() - foreign
-    merged = _merge(live, applied, list_keys, ())
-    merged = _without(merged, _tree(gone), _tree(foreign), list_keys, ())
+    rest = _without(live, encode_fields(gone), encode_fields(foreign), list_keys, ())
+    merged = _merge(rest, applied, list_keys, ())
     entry = Entry(manager, "Apply", str(applied.get("apiVersion", "")), time, frozenset(wanted), subresource)
     unchanged = next((held for held in entries if held.identity == identity), None)
     if unchanged is not None and (unchanged.fields, unchanged.api_version) == (entry.fields, entry.api_version):
@@ -221,10 +221,6 @@ def _merge(live: Any, applied: Any, list_keys: ListKeys, path: Path) -> Any:
     return applied
 
 
-def _tree(fields: Iterable[tuple[str, ...]]) -> dict[str, Any]:
-    return encode_fields(fields)
-
-
 def _without(value: Any, gone: Mapping[str, Any], foreign: Mapping[str, Any], list_keys: ListKeys, path: Path) -> Any:
     """The value without the fields of `gone`; an entry of a list goes whole unless `foreign` owns something in it."""
     if isinstance(value, Mapping):
@@ -238,7 +234,7 @@ def _without(value: Any, gone: Mapping[str, Any], foreign: Mapping[str, Any], li
             if not below:
                 continue
             left = _without(item, below, foreign.get(step, {}), list_keys, (*path, str(name)))
-            if left or left in (0, False, ""):
+            if left or left in (0, False, "") or step in foreign:
                 result[name] = left
         return result
     if isinstance(value, list):
