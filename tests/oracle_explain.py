@@ -36,6 +36,7 @@ def main():
             seed += 1
     finally:
         oracle.close()
+    print(", ".join(f"{name}: {count}" for name, count in sorted(oracle.outcomes.items())))
     print(f"{oracle.pairs} pairs, seeds {arguments.seed} to {seed - 1}, {disagreements} disagreements")
     return 1 if disagreements else 0
 

@@ -69,6 +69,9 @@ class Generator:
             out.append(_object("gateway.networking.k8s.io/v1", "ListenerSet", namespace, "set", spec))
         names = [listener["name"] for listener in listeners]
         out += [self.route("HTTPRoute", f"r{n}", names) for n in range(self.random.randint(1, 6))]
+        out += [
+            self.l4_route(kind, f"l{n}", names) for n, kind in enumerate(("TLSRoute", "TCPRoute")) if self.chance(0.4)
+        ]
         out += [self.route("GRPCRoute", f"g{n}", names) for n in range(self.random.randint(0, 2))]
         if self.chance(0.4):
             froms = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}]
@@ -79,13 +82,13 @@ class Generator:
     def listeners(self, prefix, most):
         out = []
         for number in range(self.random.randint(1, most)):
-            protocol, port = self.random.choice(
-                [("HTTP", self.ports[0]), ("HTTP", self.ports[1]), *[("HTTPS", self.ports[2])] * 2]
-            )
+            protocols = [("HTTP", 0), ("HTTP", 1), ("HTTPS", 2), ("HTTPS", 2), ("TLS", 2), ("TCP", 3)]
+            protocol, index = self.random.choice(protocols)
+            port = self.ports[index]
             listener = {"name": f"{prefix}{number}", "protocol": protocol, "port": port}
-            if self.chance(0.75):
+            if protocol != "TCP" and self.chance(0.75):
                 listener["hostname"] = self.random.choice(HOSTNAMES).lower()
-            if protocol == "HTTPS":
+            if protocol in {"HTTPS", "TLS"}:
                 name = "missing" if self.chance(CHAOS) else "cert"
                 listener["tls"] = {"certificateRefs": [{"name": name, "namespace": "default"}]}
                 if prefix == "l":
@@ -114,6 +117,15 @@ class Generator:
         document = _object("gateway.networking.k8s.io/v1", kind, namespace, name, spec)
         document["metadata"]["creationTimestamp"] = f"2026-01-0{self.random.randint(1, 3)}T00:00:00Z"
         return document
+
+    def l4_route(self, kind, name, listeners):
+        spec = {"parentRefs": [self.parent(listeners)], "rules": [{"backendRefs": self.backends(filters=False)}]}
+        if not spec["rules"][0]["backendRefs"]:
+            spec["rules"][0]["backendRefs"] = [{"name": "s1", "port": 80}]
+        if kind == "TLSRoute":
+            hostnames = [h.lower() for h in self.some(HOSTNAMES, 3, 1)]
+            spec["hostnames"] = list(dict.fromkeys(hostnames))
+        return _object("gateway.networking.k8s.io/v1", kind, "default", name, spec)
 
     def parent(self, listeners):
         ref = {"name": "gw", "namespace": "default"}
@@ -247,9 +259,8 @@ class Generator:
 
     def request(self):
         """(scheme, port, sni, host header, method, target, headers)."""
-        scheme, port = self.random.choice(
-            [("http", self.ports[0]), ("http", self.ports[1]), *[("https", self.ports[2])] * 2]
-        )
+        scheme, index = self.random.choice([("http", 0), ("http", 1), ("tcp", 3), *[("https", 2)] * 3])
+        port = self.ports[index]
         host = self.random.choice(HOSTS)
         sni = host if self.chance(0.85) else self.random.choice(HOSTS)
         authority = host

@@ -196,8 +196,8 @@ def _elsewhere(clues: Clues, subject: Subject) -> Iterator[Hint]:
                     usual = port.bound_port == {"http": 80, "https": 443}[scheme]
                     where = f"{scheme}://{host_of(asked.authority)}{'' if usual else f':{port.bound_port}'}"
                     yield Hint(
-                        f"wrong port or Gateway? {where} at Gateway {key.gateway} is taken by {entry.route.kind} "
-                        f"{entry.route.key} rule {entry.rule.index}"
+                        f"wrong port or Gateway? {where}{subject.target} at Gateway {key.gateway} is taken by "
+                        f"{entry.route.kind} {entry.route.key} rule {entry.rule.index}"
                     )
                     hits += 1
                 break
@@ -310,7 +310,9 @@ def _of_backends(entry: VirtualHostEntry, place_of: PlaceOf) -> Iterator[Hint]:
 def _of_reference(route: api.ObjectRef, ref: BackendRef, place_of: PlaceOf) -> Iterator[Hint]:
     finding = ref.finding
     if finding is not None:
-        yield Hint(finding.message, manifest=grant_for(finding, route), place=place_of(route, finding.field))
+        grant = grant_for(finding, route)
+        message = "a ReferenceGrant is missing for this backend" if grant else finding.message
+        yield Hint(message, manifest=grant, place=place_of(route, finding.field))
 
 
 def grant_for(finding: Finding, referrer: api.ObjectRef) -> str:
