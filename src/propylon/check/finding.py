@@ -14,6 +14,8 @@ CODES: dict[str, str] = {
     "rule_unreachable": "every request that the rule takes is taken by rules before it",
     "match_unreachable": "one match of a rule is never reached, others are",
     "redirect_loop": "a redirect leads to itself",
+    "no_fall_through": "requests that a host's own rules leave over do not go to routes of wider hostnames",
+    "place_taken": "a TLSRoute, TCPRoute or UDPRoute serves nothing, since another one has its port or hostname",
     "weights_zero": "all backends of a rule have weight 0: it answers 500",
     "route_without_gateway": "a route names no Gateway of an adopted class: it serves nothing",
     "certificate_expired": "a listener's certificate is past its end, or not valid yet",

@@ -10,6 +10,7 @@ from propylon.app.problems import REMEDIES
 from propylon.app.unsupported import without_effect
 from propylon.check.certificates import certificate_doubts, holder_of
 from propylon.check.finding import Finding, Severity, code_of
+from propylon.check.hosts import lost_places, no_fall_through
 from propylon.check.loops import redirect_loops
 from propylon.check.manifests import manifest_doubts
 from propylon.check.shadow import Shadowed, unreachable
@@ -116,6 +117,18 @@ class _Check:
             field = f"spec.rules[{loop.entry.rule.index}].filters"
             remedy = "attach it to the listener it redirects from only, by sectionName"
             yield self._at(loop.entry.route, field, "error", "redirect_loop", message, remedy)
+
+        for hidden in no_fall_through(self.graph):
+            message = (
+                f"requests for {hidden.host} that none of its rules takes get 404: rule {hidden.wider.rule.index} of "
+                f"{_name(hidden.wider.route)} for {hidden.wider_host} does not get them"
+            )
+            remedy = f"add {hidden.host} to the hostnames of {_name(hidden.wider.route)}, if it should"
+            yield self._at(hidden.entry.route, "spec.hostnames", "notice", "no_fall_through", message, remedy)
+        for lost in lost_places(self.graph):
+            where = f"port {lost.key.port}" + (f", host {lost.key.hostname}" if lost.key.hostname else "")
+            message = f"it serves nothing: {_name(lost.by)} has its place ({where}), by hostname, age or name"
+            yield self._at(lost.route, "spec.parentRefs", "warning", "place_taken", message, "remove one of them")
 
     def _of_shadow(self, shadowed: Shadowed) -> Finding:
         entry, by = shadowed.entry, shadowed.by

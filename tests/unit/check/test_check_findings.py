@@ -160,6 +160,29 @@ def test_routes_of_no_gateway(found):
     assert "route_without_gateway" in codes
 
 
+def test_hosts_do_not_fall_through(found):
+    wide = ROUTE.replace("name: r,", "name: wide,").replace("hostnames: [shop.test]", "hostnames: ['*.test']") + RULE
+    narrow = "  - matches: [{path: {value: /a}}]\n    backendRefs: [{name: cart, port: 80}]\n"
+    finding = found(text=wide, rules=narrow)["no_fall_through"]
+    assert (finding.object, finding.severity) == ("HTTPRoute shop/r", "notice")
+    assert "HTTPRoute shop/wide for *.test" in finding.message
+    assert "no_fall_through" not in found(text=wide)
+
+
+def test_two_tcp_routes_on_one_port(found):
+    gateway = (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: data, namespace: shop}\nspec:\n"
+        "  gatewayClassName: c\n  listeners: [{name: db, port: 5432, protocol: TCP}]\n"
+    )
+    tcp = (
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: %s, namespace: shop}\n"
+        "spec:\n  parentRefs: [{name: data}]\n  rules: [{backendRefs: [{name: cart, port: 80}]}]\n"
+    )
+    assert found(text=gateway + tcp % "one") == {}
+    finding = found(text=gateway + tcp % "one" + tcp % "two")["place_taken"]
+    assert (finding.object, "TCPRoute shop/one" in finding.message) == ("TCPRoute shop/two", True)
+
+
 def test_codes_of_reasons():
     assert code_of("RefNotPermitted") == "ref_not_permitted"
     assert code_of("NoValidCACertificate") == "no_valid_ca_certificate"
