@@ -225,6 +225,8 @@ def _status_agrees(status, grpc, answer):
 
 
 def _backend_agrees(backend, answer, request):
+    if backend.outcome == "closed":
+        return False  # an answer came
     if _of_bytes(backend):
         return answer["echo"] is not None and answer["echo"]["backend"] == _number(backend)
     is_grpc = ("Content-Type", "application/grpc") in request[6]
