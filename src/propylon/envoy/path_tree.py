@@ -18,8 +18,9 @@ from propylon.envoy.resource import TYPE_PREFIX, pack, serialize
 from propylon.graph.model import Match
 
 LARGE = 32
-"""From so many matches on a virtual host is a tree. A list of 16 takes 2 % of the requests/s of direct responses, one of 63
-takes 8 % (bench P2).
+"""From so many matches on a virtual host is a tree.
+
+A list of 16 takes 2 % of the requests/s of direct responses, one of 63 takes 8 % (bench P2).
 """
 COPIES = 8
 """A tree may hold so many times the routes of its list. Many expressions without a literal beginning would have to
