@@ -34,6 +34,12 @@ def test_version_and_resources(kubectl: Any) -> None:
     assert kubectl("get", "--raw", "/readyz") == "ok"
 
 
+def test_unknown_kinds_are_called_that(kubectl: Any) -> None:
+    document = json.dumps({"apiVersion": "no.example.com/v1", "kind": "Thing", "metadata": {"name": "x"}})
+    assert 'no matches for kind "Thing"' in kubectl.fails("apply", "-f", "-", given=document)
+    assert 'no matches for kind "Thing"' in kubectl.fails("create", "-f", "-", given=document)
+
+
 def test_explain_prints_our_documentation(kubectl: Any) -> None:
     told = kubectl("explain", "httproute.spec.rules")
     assert "HTTPRouteRule" in told

@@ -165,6 +165,8 @@ class Application:
         generation = self.kinds.generation
         if path == "/openapi/v2":
             accept = request.headers.get("accept", "")
+            if openapi.V2_PROTOBUF in accept and JSON not in accept:
+                return Answer(body=openapi.NOTHING_V2, content_type=openapi.V2_PROTOBUF.replace("@", "."))
             if accept and "json" not in accept and "*/*" not in accept:
                 raise errors.not_acceptable(JSON)
             if self._swagger is None or self._swagger[0] != generation:

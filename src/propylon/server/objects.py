@@ -371,6 +371,9 @@ class Objects:
 
     def _check_identity(self, target: Target, body: Document, *, needs_name: bool) -> None:
         """Whether the body is about what the URL says. Raises ApiError (400)."""
+        if takes_strategic_patches(target.resource):  # typed clients leave out what the URL says
+            body.setdefault("apiVersion", target.api_version)
+            body.setdefault("kind", target.resource.kind)
         api_version, kind = body.get("apiVersion"), body.get("kind")
         if not isinstance(api_version, str) or not isinstance(kind, str) or not kind:
             raise errors.bad_request("Object 'Kind' is missing in the body of the request")
@@ -484,6 +487,8 @@ def _status_of_new(resource: Resource, stored: Mapping[str, Any]) -> Document | 
     """The status with which some kinds begin."""
     if resource.group == CRD_GROUP:
         return established(stored, utc_now())
+    if (resource.group, resource.kind) == ("", "Pod"):
+        return {"phase": "Pending"}
     if (resource.group, resource.kind) == ("apps", "Deployment"):
         condition = {
             "type": "Available",

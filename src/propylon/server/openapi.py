@@ -23,6 +23,10 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
 _STATUS = "io.k8s.apimachinery.pkg.apis.meta.v1.Status"
 _OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+NOTHING_V2 = b"\x0a\x032.0"
+"""A version 2 document in protobuf that holds its version alone. kubectl asks for it when it does not find a kind in
+version 3, and then says that there is no such kind; without an answer it would blame the server."""
 _PREFIX = "#/components/schemas/"
 _WHAT = {
     "apiVersion": "The version of the schema in which this object is written.",

@@ -209,6 +209,22 @@ KEPT: tuple[Resource, ...] = (
         categories=("api-extensions",),
         description="A kind of objects that users define.",
     ),
+    *(
+        _kept(
+            "admissionregistration.k8s.io",
+            kind,
+            plural,
+            namespaced=False,
+            status=kind == "ValidatingAdmissionPolicy",
+            description="A demand on what is written. Stored; checks nothing.",
+        )
+        for kind, plural in (
+            ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+            ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+            ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+            ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
+        )
+    ),
     _kept(
         "scheduling.k8s.io",
         "PriorityClass",

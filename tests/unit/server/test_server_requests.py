@@ -41,6 +41,15 @@ def test_codes_and_reasons(tmp_path: Path) -> None:
     within(tmp_path, story)
 
 
+def test_typed_clients_leave_out_what_the_url_says(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        made = await world.json("POST", CONFIG_MAPS, {"metadata": {"name": "a"}, "data": {}}, 201)
+        assert (made["apiVersion"], made["kind"]) == ("v1", "ConfigMap")
+        await world.json("POST", CONFIG_MAPS, {**config_map("b"), "kind": "Secret"}, 400)
+
+    within(tmp_path, story)
+
+
 def test_pages_hold_every_object_once(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         for number in range(7):
