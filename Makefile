@@ -62,5 +62,9 @@ conformance: $(VENV)/.tests-installed
 conformance-validation: $(VENV)/.tests-installed
 	$(BIN)/python conformance/validation/run.py --report conformance/reports/v1.7.0/validation.md $(ARGS)
 
+# Figures beside their floors, in one run: make bench SCENARIO="P1 P5" SIZES=10,1000. P2 needs Debian's wrk.
+bench: $(VENV)/.tests-installed
+	$(BIN)/python -m bench $(SCENARIO) $(if $(SIZES),--sizes $(SIZES))
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
