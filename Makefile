@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance conformance-validation oracle clean
+.PHONY: up test lint types layers unit feature package conformance conformance-validation oracle bench clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
