@@ -38,6 +38,8 @@ class Generator:
     def __init__(self, seed, ports):
         self.random = random.Random(seed)
         self.ports = ports
+        self.places = []
+        """(scheme, port, hostname) of the listeners, so that most requests find one."""
 
     def chance(self, share):
         return self.random.random() < share
@@ -68,7 +70,7 @@ class Generator:
             namespace = self.random.choice(["default", "other"])
             out.append(_object("gateway.networking.k8s.io/v1", "ListenerSet", namespace, "set", spec))
         names = [listener["name"] for listener in listeners]
-        out += [self.route("HTTPRoute", f"r{n}", names) for n in range(self.random.randint(1, 6))]
+        out += [self.route("HTTPRoute", f"r{n}", names) for n in range(self.random.randint(2, 8))]
         out += [
             self.l4_route(kind, f"l{n}", names) for n, kind in enumerate(("TLSRoute", "TCPRoute")) if self.chance(0.4)
         ]
@@ -94,22 +96,24 @@ class Generator:
                 if prefix == "l":
                     del listener["tls"]["certificateRefs"][0]["namespace"]
             choice = self.random.random()
-            if choice < 0.6:
+            if choice < 0.8:
                 listener["allowedRoutes"] = {"namespaces": {"from": "All"}}
-            elif choice < 0.7:
+            elif choice < 0.9:
                 selector = {"matchLabels": {"team": "o"}}
                 listener["allowedRoutes"] = {"namespaces": {"from": "Selector", "selector": selector}}
-            elif choice < 0.75:
+            elif choice < 0.95:
                 listener["allowedRoutes"] = {"kinds": [{"kind": "HTTPRoute"}]}
             distinct = {(each["port"], each.get("hostname")) for each in out}
             if (port, listener.get("hostname")) not in distinct:  # validation demands it
                 out.append(listener)
+                scheme = {"HTTP": "http", "TCP": "tcp"}.get(protocol, "https")
+                self.places.append((scheme, port, listener.get("hostname", "")))
         return out
 
     def route(self, kind, name, listeners):
         spec = {"parentRefs": [self.parent(listeners) for _ in range(self.random.randint(1, 2))]}
         hostnames = [h.lower() for h in self.some(HOSTNAMES, 3)]
-        if hostnames and self.chance(0.75):
+        if hostnames and self.chance(0.5):
             spec["hostnames"] = list(dict.fromkeys(hostnames))
         build = self.rule if kind == "HTTPRoute" else self.grpc_rule
         spec["rules"] = [build(f"{name}-{number}") for number in range(self.random.randint(1, 3))]
@@ -129,7 +133,7 @@ class Generator:
 
     def parent(self, listeners):
         ref = {"name": "gw", "namespace": "default"}
-        if self.chance(0.3):
+        if self.chance(0.2):
             ref["sectionName"] = self.random.choice([*listeners, "nosuch"] if self.chance(CHAOS) else listeners)
         elif self.chance(0.2):
             ref["port"] = self.random.choice(self.ports)
@@ -139,7 +143,7 @@ class Generator:
 
     def rule(self, name):
         rule = {"backendRefs": self.backends(), "filters": self.filters(name)}
-        if self.chance(0.85):
+        if self.chance(0.6):
             rule["matches"] = [self.match() for _ in range(self.random.randint(1, 3))]
         if any(f["type"] == "RequestRedirect" for f in rule["filters"]):
             del rule["backendRefs"]
@@ -152,10 +156,11 @@ class Generator:
             pool = EXPRESSIONS if kind == "RegularExpression" else PATHS
             if kind == "RegularExpression" and not self.chance(CHAOS):
                 pool = EXPRESSIONS[:-1]
-            match["path"] = {"type": kind, "value": self.random.choice(pool)}
+            value = "/" if kind == "PathPrefix" and self.chance(0.3) else self.random.choice(pool)
+            match["path"] = {"type": kind, "value": value}
         if self.chance(0.3):
             match["method"] = self.random.choice(METHODS)
-        if self.chance(0.35):
+        if self.chance(0.25):
             match["headers"] = [self.value(n) for n in self.some(["x-t-one", "X-T-Two", "Host"], 2, 1)]
         if self.chance(0.25):
             match["queryParams"] = [self.value(n) for n in self.some(["q", "r"], 2, 1)]
@@ -262,6 +267,10 @@ class Generator:
         scheme, index = self.random.choice([("http", 0), ("http", 1), ("tcp", 3), *[("https", 2)] * 3])
         port = self.ports[index]
         host = self.random.choice(HOSTS)
+        if self.chance(0.9):
+            scheme, port, hostname = self.random.choice(self.places)
+            if hostname:
+                host = hostname.replace("*", self.random.choice(["q", "x", "y.x", "a"]))
         sni = host if self.chance(0.85) else self.random.choice(HOSTS)
         authority = host
         if self.chance(0.3):

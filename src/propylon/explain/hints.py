@@ -82,7 +82,7 @@ def _near_misses(
 ) -> Iterator[Hint]:
     """Those that came furthest first: a header that differs says more than a path that looks alike."""
     seen: set[str] = set()
-    for position in sorted(range(len(stages)), key=lambda i: -(stages[i] or 0)):
+    for position in sorted(range(len(stages)), key=[-(stage or 0) for stage in stages].__getitem__):
         entry = host.entries[position]
         if stages[position] == 0 and not _looks_alike(entry.match, subject.path):
             continue
@@ -104,7 +104,7 @@ def _looks_alike(match: Match, path: str) -> bool:
     """A quick look, so that ten thousand paths cost little."""
     if match.path_type == "RegularExpression":
         return True
-    return path[:2].lower() == match.path[:2].lower()
+    return path.lower().startswith(match.path.rstrip("/").lower())
 
 
 def near_miss(match: Match, failure: Predicate) -> str:
@@ -258,6 +258,8 @@ def _routes_left_out(clues: Clues, place_of: PlaceOf) -> Iterator[Hint]:
     """Routes for this host that are not attached, or rules that were dropped."""
     host = host_of(clues.asked.authority) if clues.asked.scheme in {"http", "https"} else clues.asked.sni
     for ref, route in clues.graph.routes.items():
+        if not route.findings and not any(parent.findings for parent in route.parents):
+            continue
         if route.hostnames and not any(covers(name, host or "*") for name in route.hostnames):
             continue
         if not _could_take(route, clues):

@@ -77,11 +77,17 @@ def try_entries(entries: Sequence[VirtualHostEntry], subject: Subject) -> Tried:
     """Try the entries of a virtual host in their order until one takes the request."""
     stages: list[int | None] = []
     preflight = subject.method == "OPTIONS" and {"origin", "access-control-request-method"} <= subject.headers.keys()
+    path = subject.path
     for position, entry in enumerate(entries):
+        match = entry.match
+        # Quickly: ten thousand matches are mostly of other paths.
+        if match.path_type != "RegularExpression" and not path.startswith(match.path) and match.path[-1:] != "/":
+            stages.append(0)
+            continue
         if preflight and _answers_preflight(entry, subject):
             stages.append(None)
             return Tried(position, True, tuple(stages))
-        stage = failing_stage(entry.match, subject)
+        stage = failing_stage(match, subject)
         stages.append(stage)
         if stage is None:
             return Tried(position, False, tuple(stages))
@@ -242,7 +248,8 @@ class Walk:
         """The winner and the nearest misses, in their order; then what stands behind the winner, as room is left."""
         limit = max(1, self.settings.candidates)
         count = len(tried.stages)
-        near = nlargest(limit, range(count), key=lambda i: (_nearness(tried.stages[i]), -i))
+        nearness = [9 if stage is None else stage for stage in tried.stages]
+        near = nlargest(limit, range(count), key=nearness.__getitem__)  # of equals the first
         behind = range(count, min(len(host.entries), count + limit - len(near)))
         out = []
         for position in sorted(near):
@@ -287,10 +294,6 @@ class Walk:
             gates,
             **more,
         )
-
-
-def _nearness(stage: int | None) -> int:
-    return 9 if stage is None else stage
 
 
 def _listener_authorization(host: VirtualHost) -> str:
