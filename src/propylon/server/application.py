@@ -6,7 +6,6 @@ import asyncio
 import logging
 import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from propylon.server import discovery, errors, openapi
@@ -50,19 +49,11 @@ def version_document() -> dict[str, Any]:
 class Application:
     """The API over one store. Lives in one event loop; `hub` must run there."""
 
-    def __init__(
-        self,
-        store: LocalStore,
-        hub: Hub,
-        authenticate: Authenticate,
-        *,
-        address: str = "",
-        data_dir: Path | None = None,
-    ) -> None:
-        """`authenticate` knows bearer tokens; `data_dir` is where the proxies' logs are."""
+    def __init__(self, store: LocalStore, hub: Hub, authenticate: Authenticate, *, address: str = "") -> None:
+        """`authenticate` knows bearer tokens; `address` is the server's, as discovery tells it."""
         self.kinds = Kinds(store)
         self.access = Access(store)
-        self.verbs = Verbs(store, hub, data_dir, self.access)
+        self.verbs = Verbs(store, hub, self.access)
         self._authenticate = authenticate
         self._address = address
         self._documents: tuple[int, dict[str, bytes], dict[str, str]] | None = None

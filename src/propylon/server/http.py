@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -45,15 +44,11 @@ class _Protocol(H11Protocol):
 class Front:
     """The ASGI application."""
 
-    def __init__(
-        self, store: LocalStore, hub: Hub, credentials: Credentials, data_dir: Path, address: str, audit: AuditLog
-    ) -> None:
+    def __init__(self, store: LocalStore, hub: Hub, credentials: Credentials, address: str, audit: AuditLog) -> None:
         self._store = store
         self._secret = credentials.token_secret()
         self._audit = audit
-        self.application = Application(
-            store, hub, self.user_of_token, address=address.removeprefix("https://"), data_dir=data_dir
-        )
+        self.application = Application(store, hub, self.user_of_token, address=address.removeprefix("https://"))
         self.application.verbs.token_secret = self._secret
 
     def close(self) -> None:

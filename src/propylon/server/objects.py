@@ -84,7 +84,7 @@ def present(target: Target, stored: Mapping[str, Any]) -> Document:
     annotations = metadata.get("annotations")
     if annotations and ownership.ANNOTATION in annotations:
         rest = {name: value for name, value in annotations.items() if name != ownership.ANNOTATION}
-        metadata["managedFields"] = msgspec.json.decode(annotations[ownership.ANNOTATION])
+        metadata["managedFields"] = ownership.written_entries(annotations[ownership.ANNOTATION])
         if rest:
             metadata["annotations"] = rest
         else:
@@ -362,9 +362,8 @@ class Objects:
         missing = object()
         # What somebody took over since is no longer the file's.
         own = {path for path, value in leaves(applied.document, keys).items() if held.get(path, missing) == value}
-        taken = frozenset().union(*(entry.fields for entry in entries)) if entries else frozenset()
         created = live["metadata"].get("creationTimestamp", "")
-        entry = ownership.Entry(FILES, "Apply", target.api_version, created, frozenset(own) - taken)
+        entry = ownership.Entry(FILES, "Apply", target.api_version, created, frozenset(own))
         return (*entries, entry)
 
     # -- admission ---------------------------------------------------------------------------------------------------

@@ -81,8 +81,16 @@ def write_entries(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 def stored_entries(document: Mapping[str, Any]) -> Entries:
     """The entries in a stored object."""
     annotations = document["metadata"].get("annotations") or {}
-    text = annotations.get(ANNOTATION)
-    return read_entries(msgspec.json.decode(text)) if text else ()
+    return read_entries(written_entries(annotations.get(ANNOTATION)))
+
+
+def written_entries(text: Any) -> list[Any]:
+    """What the annotation says; nothing where somebody else (a manifest file) wrote it."""
+    try:
+        written = msgspec.json.decode(text)
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return []
+    return written if isinstance(written, list) else []
 
 
 def with_entries(document: Mapping[str, Any], entries: Entries) -> dict[str, Any]:

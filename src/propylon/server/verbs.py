@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from propylon.server import errors
@@ -14,7 +13,6 @@ from propylon.server.lists import list_page, query_of, whole_number
 from propylon.server.objects import APPLY_PATCH, PATCH_FORMS, Document, Objects, Target, Writing, Written
 from propylon.server.ownership import manager_of
 from propylon.server.paths import Form, Place, form_of
-from propylon.server.pod_logs import log_of
 from propylon.server.requests import Answer, Request, answer, encode
 from propylon.server.resources import Registry, Resource
 from propylon.server.scale import apply_scale, scale_document
@@ -28,11 +26,10 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete
 class Verbs:
     """Answers requests about resources."""
 
-    def __init__(self, store: LocalStore, hub: Hub, data_dir: Path | None, access: Access) -> None:
+    def __init__(self, store: LocalStore, hub: Hub, access: Access) -> None:
         self.objects = Objects(store)
         self._store = store
         self._hub = hub
-        self._data_dir = data_dir
         self._access = access
         self.token_secret: bytes = b""
 
@@ -85,7 +82,9 @@ class Verbs:
         if target.subresource == "token":
             return self._token(request, target)
         if target.subresource == "log":
-            return log_of(self._data_dir, self.objects.get(target), request.parameters)
+            name = self.objects.get(Target(target.resource, target.version, target.namespace, target.name))["metadata"]
+            message = f'pod "{name["name"]}" runs nowhere: this API stores pods and runs none'
+            raise errors.bad_request(f"{message}; for a Gateway's proxy there is: propylon logs GATEWAY")
         if target.subresource == "status" and not target.resource.has_status(target.version):
             raise errors.no_such_path()
         match verb:

@@ -50,6 +50,34 @@ def test_typed_clients_leave_out_what_the_url_says(tmp_path: Path) -> None:
     within(tmp_path, story)
 
 
+def test_an_object_from_a_file_can_say_anything_and_lists_go_on(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        odd = config_map("odd")
+        odd["metadata"]["annotations"] = {"api.propylon.dev/managed-fields": "{nonsense"}
+        world.store.apply(odd, "files")
+        (shown,) = (await world.json("GET", CONFIG_MAPS))["items"]
+        assert shown["metadata"]["managedFields"] == []
+        form, apply = "application/apply-patch+yaml", config_map("odd", x="y")
+        await world.json("PATCH", f"{CONFIG_MAPS}/odd", apply, content_type=form, fieldManager="me")
+
+    within(tmp_path, story)
+
+
+def test_what_files_say_conflicts_until_forced(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.store.apply(config_map("c", x="file", y="file"), "files")
+        wanted: dict[str, Any] = {"content_type": "application/apply-patch+yaml", "fieldManager": "me"}
+        refused = await world.json("PATCH", f"{CONFIG_MAPS}/c", config_map("c", x="mine"), 409, **wanted)
+        assert refused["details"]["causes"] == [
+            {"reason": "FieldManagerConflict", "message": 'conflict with "files"', "field": ".data.x"}
+        ]
+        await world.json("PATCH", f"{CONFIG_MAPS}/c", config_map("c", y="file", z="mine"), **wanted)
+        taken = await world.json("PATCH", f"{CONFIG_MAPS}/c", config_map("c", x="mine"), force="true", **wanted)
+        assert taken["data"] == {"x": "mine", "y": "file"}, "z was mine and went, y is the file's and stayed"
+
+    within(tmp_path, story)
+
+
 def test_pages_hold_every_object_once(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         for number in range(7):
