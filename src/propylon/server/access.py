@@ -15,6 +15,7 @@ import msgspec
 from propylon.api.meta import LabelSelector
 from propylon.server.credentials import ADMINS
 from propylon.server.identity import User
+from propylon.server.kept_schemas import check_kept
 from propylon.store import Gone, GroupKind, LocalStore
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
@@ -186,6 +187,8 @@ class Access:
         self._version = listing.resource_version
         self._roles, self._bindings = {}, []
         for document in listing.documents:
+            if check_kept(document["kind"], document):
+                continue  # it allows nothing
             if document["kind"] in ("Role", "ClusterRole"):
                 metadata = document["metadata"]
                 place = metadata.get("namespace", "") if document["kind"] == "Role" else ""

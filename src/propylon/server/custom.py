@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from propylon.server.kept_schemas import check_kept, check_schema
 from propylon.server.resources import CRD_KIND, CustomVersion, Registry, Resource, Scale, version_rank
 from propylon.store import Gone, LocalStore, StoreError, ref_of_document
 from propylon.store.local import utc_now
@@ -23,6 +24,8 @@ def complete_definition(document: dict[str, Any]) -> dict[str, Any]:
     spec = document.get("spec")
     if not isinstance(spec, dict) or not isinstance(spec.get("names"), dict):
         return document
+    if check_kept("CustomResourceDefinition", document):
+        return document
     names = dict(spec["names"])
     kind = names.get("kind")
     if isinstance(kind, str):
@@ -33,6 +36,8 @@ def complete_definition(document: dict[str, Any]) -> dict[str, Any]:
 
 def check_definition(document: Mapping[str, Any]) -> list[Cause]:
     """What is wrong with a CustomResourceDefinition, as (reason, message, field)."""
+    if wrong := check_kept("CustomResourceDefinition", document):
+        return wrong
     spec = document.get("spec")
     if not isinstance(spec, Mapping):
         return [("FieldValueRequired", "Required value", "spec")]
@@ -81,6 +86,8 @@ def _check_versions(versions: Any) -> list[Cause]:
         if not isinstance(schema, Mapping) or not isinstance(schema.get("openAPIV3Schema"), Mapping):
             text = "Required value: schemas are required"
             causes.append(("FieldValueRequired", text, f"spec.versions[{index}].schema.openAPIV3Schema"))
+        else:
+            causes += check_schema(schema["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema")
     return causes
 
 

@@ -389,6 +389,9 @@ class Objects:
         metadata = body.setdefault("metadata", {})
         if not isinstance(metadata, dict):
             raise errors.bad_request("metadata must be an object")
+        for field in ("name", "namespace", "generateName", "uid", "resourceVersion"):
+            if not isinstance(metadata.get(field), str | None):
+                raise errors.bad_request(f"metadata.{field} must be a string")
         namespace = metadata.get("namespace") or ""
         if target.resource.namespaced and namespace and namespace != target.namespace:
             raise errors.bad_request(

@@ -25,7 +25,7 @@ def review(place: Place, body: Mapping[str, Any], user: User, access: Access, au
         case "selfsubjectaccessreviews":
             status = _access_status(access, user, _attributes(spec))
         case "subjectaccessreviews" | "localsubjectaccessreviews":
-            asked_for = User(str(spec.get("user") or ""), tuple(map(str, spec.get("groups") or ())))
+            asked_for = User(str(spec.get("user") or ""), _texts(spec.get("groups")))
             status = _access_status(access, asked_for, _attributes(spec))
         case "selfsubjectrulesreviews":
             status = _rules_status(access, user, str(spec.get("namespace") or ""))
@@ -38,6 +38,10 @@ def review(place: Place, body: Mapping[str, Any], user: User, access: Access, au
             raise errors.no_such_path()
     metadata = body.get("metadata") if isinstance(body.get("metadata"), Mapping) else {}
     return {**body, "metadata": metadata or {}, "status": status}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _user_info(user: User) -> Document:

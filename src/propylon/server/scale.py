@@ -37,8 +37,9 @@ def apply_scale(document: Mapping[str, Any], scale: Scale, wanted: Any) -> dict[
         raise bad_request("spec.replicas must be a whole number from 0 on")
     steps = [step for step in scale.spec_replicas.split(".") if step]
     changed: dict[str, Any] = _with(document, steps, replicas)
-    version = (wanted.get("metadata") or {}).get("resourceVersion")
-    if version:
+    metadata = wanted.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, Mapping) else None
+    if isinstance(version, str) and version:
         changed["metadata"] = {**changed["metadata"], "resourceVersion": version}
     return changed
 

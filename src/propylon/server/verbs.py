@@ -9,6 +9,7 @@ from typing import Any
 from propylon.server import errors
 from propylon.server.access import RBAC_GROUP, Access, Attributes, allowed_to_grant
 from propylon.server.bodies import read_body, read_object
+from propylon.server.kept_schemas import check_kept
 from propylon.server.lists import list_page, query_of, whole_number
 from propylon.server.objects import APPLY_PATCH, PATCH_FORMS, Document, Objects, Target, Writing, Written
 from propylon.server.ownership import manager_of
@@ -19,6 +20,7 @@ from propylon.server.scale import apply_scale, scale_document
 from propylon.server.tables import columns_for, partial, table
 from propylon.server.watches import Hub, WatchOptions, watch
 from propylon.store import LocalStore, Propagation, StoreError
+from propylon.store.patches import PatchError
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
 
@@ -255,7 +257,13 @@ class Verbs:
         how = _writing(request)
         if verb == "patch":
             form = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            patched = self.objects.patched(whole, form, scale_document(before, scale), read_body(request.body, form))
+            if form not in PATCH_FORMS:
+                raise errors.unsupported_media_type(", ".join(PATCH_FORMS))
+            try:
+                patch = read_body(request.body, form)
+                patched = self.objects.patched(whole, form, scale_document(before, scale), patch)
+            except PatchError as error:
+                raise errors.bad_request(str(error)) from error
         else:
             patched = read_object(request.body, request.headers.get("content-type", ""))
         done = self.objects.update(whole, apply_scale(before, scale, patched), how)
@@ -268,8 +276,9 @@ class Verbs:
             raise errors.method_not_allowed()
         body = read_object(request.body, request.headers.get("content-type", ""))
         account = self.objects.get(Target(target.resource, target.version, target.namespace, target.name))
-        spec = body.get("spec") if isinstance(body.get("spec"), Mapping) else {}
-        seconds = (spec or {}).get("expirationSeconds") or 3600
+        given = body.get("spec")
+        spec: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        seconds = spec.get("expirationSeconds") or 3600
         if not isinstance(seconds, int) or not 600 <= seconds <= 2**32:
             message = "Invalid value: may not specify a duration less than 10 minutes"
             raise errors.invalid(
@@ -285,6 +294,8 @@ class Verbs:
     def _check_grant(self, request: Request, target: Target, body: Mapping[str, Any]) -> None:
         if target.resource.group != RBAC_GROUP:
             return
+        if causes := check_kept(target.resource.kind, body):
+            raise errors.invalid(target.resource, target.name or _name_of(body), causes)
         rules = body.get("rules")
         if target.resource.kind in ("RoleBinding", "ClusterRoleBinding"):
             role = body.get("roleRef")
