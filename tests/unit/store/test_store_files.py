@@ -138,9 +138,18 @@ def test_malformed_text_is_located(text, line, words):
     assert caught.value.line == line or not line
 
 
-def test_deep_nesting_is_refused_not_fatal():
-    with pytest.raises(ParseError):
-        parse_documents("[" * 5000 + "]" * 5000)
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000 + "]" * 5000, "a: " + "[" * 100_000, "- " * 100_000, "{a: " * 100_000, "[" * 100_000],
+    ids=["closed", "open", "block", "mappings", "nothing but brackets"],
+)
+def test_deep_nesting_is_refused_not_fatal(text):
+    with pytest.raises(ParseError, match="nested too deeply"):
+        parse_documents(text)
+
+
+def test_long_lines_and_many_brackets_are_no_depth():
+    assert len(parse_documents("a: [" + "{b: [1]}, " * 2000 + "]\n")) == 1
 
 
 def test_positions_follow_field_paths():

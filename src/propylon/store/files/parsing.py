@@ -21,6 +21,9 @@ _json_decode = msgspec.json.Decoder().decode
 MAX_NESTING = 200
 """Deeper documents are refused: no manifest is so deep, and the depth of recursion stays bounded."""
 
+_SAFE_NESTING = 1000
+"""libyaml composes this deep on any stack."""
+
 MAX_EXPANSION = 20
 """How many mappings and lists a file with aliases may hold per line (10,000 are always allowed); stops endless
 expansion."""
@@ -93,6 +96,7 @@ def compose_nodes(text: str) -> Iterator[Any]:
     """The root node of one document after another, so that a large file's nodes never exist at once. Raises
     ParseError."""
     try:
+        _refuse_depth(text)
         composer = Composer(text)
         while composer.check_node():
             yield composer.get_node()
@@ -107,6 +111,26 @@ def compose_nodes(text: str) -> Iterator[Any]:
         raise ParseError(_explain(str(error).splitlines()[0]), line, 1) from error
     except RecursionError as error:
         raise ParseError("nested too deeply", 1, 1) from error
+
+
+def _refuse_depth(text: str) -> None:
+    """Refuse text that nests so deeply that libyaml would run out of stack while it composes, and the process with it.
+
+    Reading events needs no stack. It is done only where such depth is possible: many brackets, or a long line (in block
+    style every level takes a column). Raises ParseError, yaml.YAMLError.
+    """
+    brackets = text.count("[") + text.count("{")
+    if brackets <= _SAFE_NESTING and max(map(len, text.splitlines()), default=0) <= _SAFE_NESTING:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _SAFE_NESTING:
+                line, column = (event.start_mark.line, event.start_mark.column) if event.start_mark else (0, 0)
+                raise ParseError("nested too deeply", line + 1, column + 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _explain(message: str) -> str:
