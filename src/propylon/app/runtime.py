@@ -9,7 +9,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from propylon import api
@@ -28,6 +27,7 @@ from propylon.echo.process import EchoProcess
 from propylon.explain import Request, Settings, explain
 from propylon.status import Status, merge_status
 from propylon.store import NotFound, StoreUnavailable
+from propylon.store.local import utc_now
 
 RETRY_SECONDS = 1.0
 """How often a store that could not be read or written is tried again."""
@@ -175,7 +175,7 @@ class Runtime:
             self.workspace.problems.set_others("store", self.workspace.store_problems)
             return
         remaining = sorted(refs)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = utc_now()
         store, statuses = self.workspace.store, self.workspace.statuses
 
         def merged(desired: Status | None) -> Callable[[dict[str, Any]], dict[str, Any] | None]:

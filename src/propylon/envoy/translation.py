@@ -48,8 +48,8 @@ from propylon.graph.model import (
     VirtualHost,
     VirtualHostKey,
 )
-from propylon.graph.union import Union
 from propylon.incremental import Collection, Engine, Look
+from propylon.incremental.union import Union
 
 if TYPE_CHECKING:
     from propylon.graph import Graph

@@ -10,8 +10,8 @@ from propylon.graph.policies import Policies, Target, authorities_of, backend_tl
 from propylon.graph.references import Grants, Referrer
 from propylon.graph.sources import Sources
 from propylon.graph.tls import resolve_certificate
-from propylon.graph.union import Union
 from propylon.incremental import Collection, Engine, Index, Look
+from propylon.incremental.union import Union
 
 APPLICATION_PROTOCOLS: dict[str, ApplicationProtocol] = {
     "kubernetes.io/h2c": "HTTP2",

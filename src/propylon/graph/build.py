@@ -47,7 +47,6 @@ from propylon.graph.policies import build_policies
 from propylon.graph.references import index_grants
 from propylon.graph.routes import build_dangling, build_routes
 from propylon.graph.sources import Settings, Sources
-from propylon.graph.union import Union
 from propylon.graph.usage import (
     BackendUse,
     build_backend_uses,
@@ -58,6 +57,7 @@ from propylon.graph.usage import (
 )
 from propylon.graph.virtual_hosts import build_l4_routes, build_virtual_hosts
 from propylon.incremental import Collection, Engine, Index
+from propylon.incremental.union import Union
 
 
 class Graph(NamedTuple):

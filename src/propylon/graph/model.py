@@ -50,6 +50,11 @@ class RouteTableKey(NamedTuple):
     port: int
     listener: str
 
+    @classmethod
+    def of(cls, listener: ListenerKey, port: int, protocol: str) -> "RouteTableKey":
+        """Return the table of an HTTP or HTTPS listener."""
+        return cls(listener.gateway, port, "/".join(listener[1:]) if protocol == "HTTPS" else "")
+
 
 class VirtualHostKey(NamedTuple):
     """One effective hostname within a table: "*" for every host, "*.example.com", or an exact name (lower case)."""
@@ -183,8 +188,7 @@ class Listener(msgspec.Struct, frozen=True):
     @property
     def route_table(self) -> RouteTableKey:
         """Where the virtual hosts of an HTTP or HTTPS listener live."""
-        own = "/".join(self.key[1:]) if self.protocol == "HTTPS" else ""
-        return RouteTableKey(self.key.gateway, self.port, own)
+        return RouteTableKey.of(self.key, self.port, self.protocol)
 
 
 class ListenerSetNode(msgspec.Struct, frozen=True):
@@ -218,13 +222,6 @@ class Gateway(msgspec.Struct, frozen=True):
     def accepted(self) -> bool:
         """Whether it is served at all. ListenersNotValid on some listeners does not stop the others."""
         return not any(f.condition == "Accepted" and f.status == "False" for f in self.findings)
-
-
-class ServedHost(msgspec.Struct, frozen=True):
-    """A hostname that a listener of this port claims ("*" for every host), for isolation and 421."""
-
-    hostname: str
-    listener: ListenerKey
 
 
 class Port(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ from propylon.graph.rules_grpc import build_grpc_rules
 from propylon.graph.rules_http import build_http_rules
 from propylon.graph.rules_l4 import build_l4_rules
 from propylon.graph.targets import Resolver
-from propylon.graph.union import Union
 from propylon.incremental import Collection, Engine, Look, Source
+from propylon.incremental.union import Union
 
 RuleBuilder = Callable[[Resolver, api.ObjectRef, Any], Rules]
 

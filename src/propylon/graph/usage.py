@@ -33,8 +33,8 @@ from propylon.graph.policies import Policies, Target, targets
 from propylon.graph.rules import references
 from propylon.graph.sources import Sources
 from propylon.graph.tls import key_pair
-from propylon.graph.union import Union
 from propylon.incremental import Collection, Engine, Index, Look
+from propylon.incremental.union import Union
 
 MAX_ANCESTORS = 16
 """PolicyStatus holds so many at most."""

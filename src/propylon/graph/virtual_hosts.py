@@ -23,9 +23,7 @@ from propylon.incremental import Collection, Engine, Index, Look
 
 def table_of(attachment: Attachment) -> RouteTableKey:
     """Return where the virtual hosts of an HTTP or HTTPS attachment live."""
-    key = attachment.listener
-    own = "/".join(key[1:]) if attachment.protocol == "HTTPS" else ""
-    return RouteTableKey(key.gateway, attachment.port, own)
+    return RouteTableKey.of(attachment.listener, attachment.port, attachment.protocol)
 
 
 def virtual_host_keys(_ref: api.ObjectRef, route: Route) -> set[VirtualHostKey]:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 from propylon import api
 from propylon.graph import Graph, Sources
 from propylon.graph.model import Gateway, GatewayClass, Policy, PortKey
-from propylon.graph.union import Union
 from propylon.incremental import Collection, Engine, Look, Source
+from propylon.incremental.union import Union
 from propylon.status.conditions import Status
 from propylon.status.gateways import (
     Inputs,

@@ -4,8 +4,8 @@ import yaml
 from graph_world import World
 
 from propylon.graph.model import BackendKey, Endpoint
-from propylon.graph.union import Union
 from propylon.incremental import Engine, Source
+from propylon.incremental.union import Union
 
 KEY = BackendKey("Service", "n", "a", 80)
 MANIFESTS = """

@@ -2,7 +2,9 @@
 
 from typing import Any, TypeVar
 
-from propylon.incremental import Collection, Commit, Engine
+from propylon.incremental.collection import Collection
+from propylon.incremental.commit import Commit
+from propylon.incremental.engine import Engine
 
 K = TypeVar("K")
 V = TypeVar("V")
