@@ -3,11 +3,14 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from propylon.cli.main import main
 from support.instance import COMMAND, Instance
 from support.manifests import GATEWAY, OFFSET, route, service, to, write
 
@@ -104,3 +107,17 @@ def test_a_gateway_without_routes_is_programmed(tmp_path: Path) -> None:
     with Instance(tmp_path, str(manifests), "--port-offset", str(OFFSET)) as instance:
         assert instance.ready()["gateways"][0]["programmed"]
         assert instance.client("default/web", "http").get("any.example.com").status_code == 404
+
+
+def test_every_command_takes_a_data_directory() -> None:
+    def leaves(command: click.Command, context: click.Context) -> Iterator[click.Command]:
+        if not isinstance(command, click.Group):
+            yield command
+            return
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from leaves(inner, context)
+
+    without = [c.name for c in leaves(main, click.Context(main)) if "--data-dir" not in str([p.opts for p in c.params])]
+    assert without == []

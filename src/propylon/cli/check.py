@@ -14,6 +14,7 @@ from propylon.check import check_manifests
 from propylon.check.finding import SEVERITIES, Finding
 from propylon.check.formats import FORMATS, render
 from propylon.check.ignore import BaselineError, apply_baseline, apply_ignores, baseline_text
+from propylon.cli.options import data_dir_unused
 
 FINDINGS, USAGE = 1, 2
 
@@ -42,6 +43,7 @@ def variables_of(_ctx: click.Context, _parameter: click.Parameter, values: tuple
 @click.option(
     "--vars", "variable_files", multiple=True, type=click.Path(exists=True, dir_okay=False), help="NAME=VALUE lines."
 )
+@data_dir_unused
 def check(paths: tuple[str, ...], output: str, fail_on: str, **options: Any) -> None:
     """Everything wrong or doubtful in PATHS (directories, kustomizations, files, - for standard input).
 

@@ -18,6 +18,7 @@ from propylon import __version__
 from propylon.app.configuration import ConfigurationError, default_data_dir, merge_options, read_file_options
 from propylon.app.control import ControlError, NotRunningError
 from propylon.cli.kubernetes import env, user
+from propylon.cli.options import data_dir_unused
 from propylon.cli.output import emit
 
 FINDINGS, USAGE, NOT_RUNNING, TIMED_OUT, INTERRUPTED = 1, 2, 3, 124, 130
@@ -258,6 +259,7 @@ def config_view(data_dir: Path, output: str) -> None:
 
 @main.command()
 @output_option
+@data_dir_unused
 def version(output: str) -> None:
     """The versions of propylon, of the Gateway API it implements, and of Envoy."""
     from importlib.metadata import version as installed  # noqa: PLC0415
@@ -272,6 +274,7 @@ def version(output: str) -> None:
 
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@data_dir_unused
 def completion(shell: str) -> None:
     """Print the completion script of a shell: eval "$(propylon completion bash)"."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
