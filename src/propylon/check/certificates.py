@@ -7,9 +7,10 @@ from typing import NamedTuple
 from cryptography import x509
 
 from propylon import api
+from propylon.certificates.x509 import CertificateError, Names, names_of, read_chain
 from propylon.graph import Graph
 from propylon.graph.hostnames import is_wildcard
-from propylon.graph.model import Certificate, Listener, ListenerKey
+from propylon.graph.model import Listener, ListenerKey
 
 SOON = timedelta(days=14)
 
@@ -29,39 +30,21 @@ def certificate_doubts(graph: Graph, now: datetime) -> Iterator[Doubt]:
     for listener in graph.listeners.snapshot().values():
         if listener.tls is None or listener.tls.mode != "Terminate":
             continue
-        names: set[str] = set()
+        names: list[Names] = []
         complete = bool(listener.tls.certificates)
         for key in listener.tls.certificates:
             certificate = graph.secrets.get((listener.key.gateway, key))
-            leaf = _leaf(certificate) if certificate is not None else None
+            try:
+                leaf = read_chain(certificate.chain)[0] if certificate is not None else None
+                names.append(names_of(certificate.chain) if certificate is not None else Names())
+            except CertificateError:
+                leaf = None
             if leaf is None:
                 complete = False
                 continue
-            names |= set(names_of(leaf))
             yield from _of_time(listener, f"Secret {key.namespace}/{key.name}", leaf, now)
         if complete:
             yield from _of_names(listener, hosts.get(listener.key, set()), names)
-
-
-def _leaf(certificate: Certificate) -> x509.Certificate | None:
-    try:
-        return x509.load_pem_x509_certificates(certificate.chain)[0]
-    except ValueError:
-        return None
-
-
-def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The DNS names of a certificate, lower case (RFC 6125: the common name does not count)."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
-        return ()
-    return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
-
-
-def named(host: str, names: set[str]) -> bool:
-    """Whether a certificate's names cover a host or wildcard; `*` stands for one label (RFC 6125 6.4.3)."""
-    return host in names or ("." in host and f"*.{host.partition('.')[2]}" in names)
 
 
 def _of_time(listener: Listener, what: str, leaf: x509.Certificate, now: datetime) -> Iterator[Doubt]:
@@ -86,15 +69,15 @@ def _hosts_by_listener(graph: Graph) -> dict[ListenerKey, set[str]]:
     return hosts
 
 
-def _of_names(listener: Listener, attached: set[str], names: set[str]) -> Iterator[Doubt]:
+def _of_names(listener: Listener, attached: set[str], names: list[Names]) -> Iterator[Doubt]:
     wanted = set(attached)
     if listener.hostname and not is_wildcard(listener.hostname):
         wanted.add(listener.hostname)
-    missing = sorted(host for host in wanted if not named(host, names))
+    missing = sorted(host for host in wanted if not any(each.covers(host) for each in names))
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         message = f"no certificate of the listener names {', '.join(missing[:3])}{more}: browsers refuse it there"
-        has = ", ".join(sorted(names)[:5]) or "no DNS name at all"
+        has = ", ".join(sorted({name for each in names for name in each.dns})[:5]) or "no DNS name at all"
         yield Doubt(listener, "certificate_hostname", message, f"issue one that does; it names {has}")
 
 
