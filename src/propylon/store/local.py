@@ -214,6 +214,14 @@ class LocalStore:
                     results[index] = Applied(ref_of_document(placed(documents[index])), Outcome.REFUSED, error=error)
         return [results[index] for index in range(len(documents))]
 
+    def advance(self, count: int, publish: Callable[[builtins.list[int]], None]) -> None:
+        """Take `count` resourceVersions for changes of what is shown among the objects and kept elsewhere.
+
+        `publish` is told them before anybody can see that they are taken; nothing may be shown if this raises.
+        """
+        with self.transaction():
+            publish([self._database.next_version() for _ in range(count)])
+
     def release(self, ref: ObjectRef, manager: str) -> None:
         """Forget that this manager applied the object; the object stays as it is."""
         with self.transaction():
