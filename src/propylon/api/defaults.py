@@ -80,12 +80,8 @@ def _filler(spec: TypeSpec) -> _Fill | None:
 
 def _struct_filler(spec: StructSpec) -> _Fill:
     fills = {key: _filler(field.type) for key, field in spec.fields.items()}
-    # A default that is one value can be shared; what has parts is made anew each time.
-    defaults = tuple(
-        (key, default_of(field), None if isinstance(field.default, str | int) else field)
-        for key, field in spec.fields.items()
-        if field.has_default
-    )
+    # A default that is one value can be shared; of what has parts every document gets a copy.
+    defaults = tuple((key, default_of(field)) for key, field in spec.fields.items() if field.has_default)
     special = _SPECIAL.get(spec.struct)
 
     def fill_struct(value: Any) -> Any:
@@ -98,9 +94,9 @@ def _struct_filler(spec: StructSpec) -> _Fill:
                 filled[key] = item if fill is None else fill(item)
             elif key not in fills:
                 filled[key] = None
-        for key, default, field in defaults:
+        for key, default in defaults:
             if key not in filled:
-                filled[key] = default if field is None else default_of(field)
+                filled[key] = _copied(default) if isinstance(default, dict | list) else default
         if special is not None:
             special(filled)
         return filled
@@ -120,6 +116,12 @@ def default_of(field: FieldSpec) -> Any:
     default = msgspec.to_builtins(_sparse(field.default))
     fill = _filler(field.type)
     return default if fill is None else fill(default)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _sparse(value: Any) -> Any:

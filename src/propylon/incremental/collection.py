@@ -122,6 +122,7 @@ class Collection(Generic[K, V]):
             self._dirty[key] = (*self._dirty.get(key, ()), Cause(cause.name, cause_key, grain))
         else:
             self._dirty[key] = ()
+        self._engine._due.add(self._order)
 
     def _follow(self, over: Collection[Any, Any]) -> None:
         """Have every change of `over`, and all it holds now, mark the same key here."""
@@ -141,6 +142,7 @@ class Source(Collection[K, V]):
     def set(self, key: K, value: V | None) -> None:
         """Queue a value; None removes the key. Raises RuntimeError in the middle of a commit."""
         self._engine._forbid_in_commit("a source changed")
+        self._engine._due.add(self._order)
         self._queued[key] = value
 
     def remove(self, key: K) -> None:
@@ -150,6 +152,7 @@ class Source(Collection[K, V]):
     def replace(self, values: Mapping[K, V]) -> None:
         """Queue that the source holds `values` and nothing else."""
         self._engine._forbid_in_commit("a source changed")
+        self._engine._due.add(self._order)
         self._queued = {**dict.fromkeys(self._values), **values}
 
     @property

@@ -27,6 +27,8 @@ class Engine:
         self.trace = False
         """Whether commits record every recomputed node with its causes. Costs time and memory."""
         self._collections: list[Collection[Any, Any]] = []
+        self._due: set[int] = set()
+        """The orders of the collections that have something to work off: in most batches a few of a hundred."""
         self._names: set[str] = set()
         self._observations: list[Observation[Any, Any]] = []
         self._failing: dict[tuple[str, Any], Exception] = {}
@@ -86,15 +88,20 @@ class Engine:
         self._committing = True
         commit = Commit()
         try:
-            for collection in self._collections:
+            due = self._due
+            while due:
+                order = min(due)  # what is marked meanwhile was created later
+                due.discard(order)
+                collection = self._collections[order]
                 changes = collection._settle(commit)
                 if changes:
                     commit._changes[collection] = changes
                     collection._spread(changes)
         finally:
             self._committing = False
-        for observation in self._observations:
-            observation._gather(commit.changes(observation.collection))
+        if commit.changed:
+            for observation in self._observations:
+                observation._gather(commit.changes(observation.collection))
         return commit
 
     def _adopt(self, collection: Collection[Any, Any]) -> int:
@@ -103,7 +110,9 @@ class Engine:
             raise ValueError(f"there is a collection named {collection.name!r} already")
         self._names.add(collection.name)
         self._collections.append(collection)
-        return len(self._collections) - 1
+        order = len(self._collections) - 1
+        self._due.add(order)
+        return order
 
     def _forbid_in_commit(self, what: str) -> None:
         if self._committing:
