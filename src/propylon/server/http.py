@@ -20,6 +20,7 @@ from propylon.server.bodies import LIMIT
 from propylon.server.credentials import Credentials
 from propylon.server.errors import ApiError
 from propylon.server.identity import ANONYMOUS, AUTHENTICATED, User, read_token, service_account, user_of_certificate
+from propylon.server.logs import OwnLog, PodLogs, no_own_logs
 from propylon.server.requests import Answer, Request
 from propylon.server.watches import Hub
 from propylon.store import LocalStore, NotFound
@@ -44,12 +45,21 @@ class _Protocol(H11Protocol):
 class Front:
     """The ASGI application."""
 
-    def __init__(self, store: LocalStore, hub: Hub, credentials: Credentials, address: str, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        store: LocalStore,
+        hub: Hub,
+        credentials: Credentials,
+        address: str,
+        audit: AuditLog,
+        own_log: OwnLog = no_own_logs,
+    ) -> None:
         self._store = store
         self._secret = credentials.token_secret()
         self._audit = audit
         self.application = Application(store, hub, self.user_of_token, address=address.removeprefix("https://"))
         self.application.verbs.token_secret = self._secret
+        self.application.verbs.logs = PodLogs(store, credentials, own_log)
 
     def close(self) -> None:
         """Stop following the store."""

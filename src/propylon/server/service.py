@@ -14,8 +14,12 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from propylon.store import LocalStore
+
+if TYPE_CHECKING:
+    from propylon.server.logs import OwnLog
 
 log = logging.getLogger("propylon.server")
 
@@ -37,9 +41,11 @@ class ApiServer:
         host: str = "127.0.0.1",
         port: int | None = None,
         ready: Callable[[ApiServer], None] = lambda _server: None,
+        own_log: OwnLog | None = None,
     ) -> None:
         """`port` 0 lets the system choose, None takes the port of last time if it is free. `ready` is called in the
-        server's thread as soon as requests are answered."""
+        server's thread as soon as requests are answered, and there `own_log` is asked for logs of pods that run here.
+        """
         self.host = host
         self.port = port
         self.kubeconfig = data_dir / "kubeconfig"
@@ -47,6 +53,7 @@ class ApiServer:
         self._store = store
         self._data_dir = data_dir
         self._ready = ready
+        self._own_log = own_log
         self._started = threading.Event()
         self._stop: Callable[[], None] | None = None
         self._stopping = False
@@ -94,6 +101,7 @@ class ApiServer:
         from propylon.server.audit import AuditLog  # noqa: PLC0415
         from propylon.server.credentials import Credentials  # noqa: PLC0415
         from propylon.server.http import Front, make_server  # noqa: PLC0415
+        from propylon.server.logs import no_own_logs  # noqa: PLC0415
         from propylon.server.watches import Hub  # noqa: PLC0415
 
         directory = self._data_dir / "api"
@@ -109,7 +117,8 @@ class ApiServer:
         address = f"https://{shown}:{self.port}"
         credentials.write_admin_kubeconfig(self.kubeconfig, address)
         hub = Hub(self._store)
-        front = Front(self._store, hub, credentials, address, AuditLog(directory / "audit.log"))
+        audit = AuditLog(directory / "audit.log")
+        front = Front(self._store, hub, credentials, address, audit, self._own_log or no_own_logs)
         server = make_server(front, credentials)
         handing_out = asyncio.create_task(hub.run(), name="hand out changes")
         loop = asyncio.get_running_loop()

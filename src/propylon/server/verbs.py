@@ -11,6 +11,7 @@ from propylon.server.access import RBAC_GROUP, Access, Attributes, allowed_to_gr
 from propylon.server.bodies import read_body, read_object
 from propylon.server.kept_schemas import check_kept
 from propylon.server.lists import list_page, query_of, whole_number
+from propylon.server.logs import PodLogs
 from propylon.server.objects import APPLY_PATCH, PATCH_FORMS, Document, Objects, Target, Writing, Written
 from propylon.server.ownership import manager_of
 from propylon.server.paths import Form, Place, form_of
@@ -34,6 +35,7 @@ class Verbs:
         self._hub = hub
         self._access = access
         self.token_secret: bytes = b""
+        self.logs: PodLogs | None = None
 
     async def handle(self, request: Request, place: Place, resource: Resource, registry: Registry) -> Answer:
         """Answer one request. Raises ApiError."""
@@ -84,9 +86,10 @@ class Verbs:
         if target.subresource == "token":
             return self._token(request, target)
         if target.subresource == "log":
-            name = self.objects.get(Target(target.resource, target.version, target.namespace, target.name))["metadata"]
-            message = f'pod "{name["name"]}" runs nowhere: this API stores pods and runs none'
-            raise errors.bad_request(f"{message}; for a Gateway's proxy there is: propylon logs GATEWAY")
+            pod = self.objects.get(Target(target.resource, target.version, target.namespace, target.name))
+            if self.logs is None or verb != "get":
+                raise errors.method_not_allowed()
+            return await self.logs.answer(request, pod)
         if target.subresource == "status" and not target.resource.has_status(target.version):
             raise errors.no_such_path()
         match verb:
