@@ -2,14 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from propylon.app.configuration import ConfigurationError
 from propylon.app.control import ControlError, NotRunningError, call
-from propylon.app.offline import as_document, load
+from propylon.app.offline import Manifests, as_document, load
 from propylon.app.run import control_socket
+from propylon.app.snapshots import SnapshotError, Taken, from_cluster
 from propylon.cli.output import colour, emit
 from propylon.explain import ExplainError, Request
 
@@ -18,18 +19,35 @@ REFUSED = "ExplainError: "
 """What an answer of the running process begins with if the question could not be answered as it was put."""
 
 
-def explain_request(request: Request, manifests: tuple[str, ...], data_dir: Path, limit: int, output: str) -> int:
+class Source(NamedTuple):
+    """Whose Graph is asked: manifests, else a cluster, else the instance of a data directory."""
+
+    manifests: tuple[str, ...]
+    cluster: bool
+    kubeconfig: str | None
+    context: str | None
+    controllers: tuple[str, ...]
+    data_dir: Path
+
+
+def explain_request(request: Request, source: Source, limit: int, output: str) -> int:
     """Explain and print; the exit code."""
     try:
-        document = _offline(request, manifests, limit) if manifests else _running(request, data_dir, limit)
+        if source.manifests:
+            document = _snapshot(request, load(*source.manifests, controllers=source.controllers or None), limit)
+        elif source.cluster:
+            taken = from_cluster(source.kubeconfig, source.context, controllers=source.controllers)
+            document = _snapshot(request, taken, limit)
+        else:
+            document = _running(request, source.data_dir, limit)
     except NotRunningError:
         click.echo(
-            f"propylon explain: propylon is not running for the data directory {data_dir}; start it with: propylon up "
-            "PATH, or explain manifests with: --manifests PATH",
+            f"propylon explain: propylon is not running for the data directory {source.data_dir}; start it with: "
+            "propylon up PATH, or explain manifests with: --manifests PATH, or a cluster with: --kubeconfig FILE",
             err=True,
         )
         return NOT_RUNNING
-    except (ExplainError, ConfigurationError, FileNotFoundError) as error:
+    except (ExplainError, ConfigurationError, FileNotFoundError, SnapshotError) as error:
         click.echo(f"propylon explain: {error}", err=True)
         return USAGE
     except ControlError as error:
@@ -43,11 +61,10 @@ def explain_request(request: Request, manifests: tuple[str, ...], data_dir: Path
     return DONE if document["well"] else FINDINGS
 
 
-def _offline(request: Request, paths: tuple[str, ...], limit: int) -> dict[str, Any]:
-    manifests = load(*paths)
-    for problem in manifests.errors:
+def _snapshot(request: Request, snapshot: Manifests | Taken, limit: int) -> dict[str, Any]:
+    for problem in snapshot.errors:
         click.echo(str(problem), err=True)
-    return as_document(manifests.explain(request, candidates=limit))
+    return as_document(snapshot.explain(request, candidates=limit))
 
 
 def _running(request: Request, data_dir: Path, limit: int) -> dict[str, Any]:
@@ -197,14 +214,23 @@ def _hints(document: dict[str, Any]) -> str:
 @click.option("--tcp", type=click.IntRange(1, 65535), default=None, help="A TCP connection to this port, without URL.")
 @click.option("--udp", type=click.IntRange(1, 65535), default=None, help="A datagram to this port, without URL.")
 @click.option("--manifests", multiple=True, type=click.Path(), help="Explain these manifests, offline. Repeatable.")
+@click.option("--kubeconfig", type=click.Path(), default=None, help="Explain the cluster of this kubeconfig.")
+@click.option("--context", default=None, help="Explain the cluster of this context of the kubeconfig.")
+@click.option(
+    "--controller-name",
+    "controllers",
+    multiple=True,
+    help="Gateways of this controllerName only, of manifests or a cluster. Repeatable; default: all.",
+)
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), default=None, help="As of propylon up.")
 @click.option("--candidates", type=click.IntRange(1), default=20, show_default=True, help="How many matches to show.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", help="How to print.")
 def explain(url: str | None, headers: tuple[str, ...], output: str, **options: Any) -> None:
     """Why a request to URL goes where it goes: Gateway, listener, rule, backend, and every rule that does not take it.
 
-    Asks the running instance, or reads --manifests. Exit code: 0 if a backend or a redirect answers, 1 if the proxy
-    answers with an error or not at all, 2 if the question cannot be answered as it is put, 3 if nothing is running.
+    Asks the running instance, or reads --manifests, or a cluster (--kubeconfig, --context). Exit code: 0 if a backend
+    or a redirect answers, 1 if the proxy answers with an error or not at all, 2 if the question cannot be answered as
+    it is put, 3 if nothing is running.
     """
     from propylon.app.configuration import default_data_dir  # noqa: PLC0415
 
@@ -219,5 +245,16 @@ def explain(url: str | None, headers: tuple[str, ...], output: str, **options: A
         click.echo(f"propylon explain: {error}", err=True)
         sys.exit(USAGE)
     request = Request(given[0], options["method"], pairs, options["gateway"], options["sni"], options["grpc"])
-    data_dir = options["data_dir"] or default_data_dir()
-    sys.exit(explain_request(request, options["manifests"], data_dir, options["candidates"], output))
+    asks_cluster = options["kubeconfig"] is not None or options["context"] is not None
+    if options["manifests"] and asks_cluster:
+        click.echo("propylon explain: give --manifests, or --kubeconfig and --context, not both", err=True)
+        sys.exit(USAGE)
+    source = Source(
+        options["manifests"],
+        asks_cluster,
+        options["kubeconfig"],
+        options["context"],
+        options["controllers"],
+        options["data_dir"] or default_data_dir(),
+    )
+    sys.exit(explain_request(request, source, options["candidates"], output))

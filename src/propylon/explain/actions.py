@@ -16,6 +16,7 @@ from propylon.graph.model import (
     Cors,
     ExternalAuth,
     Filter,
+    L4Route,
     Match,
     Mirror,
     PortKey,
@@ -166,6 +167,31 @@ def _backend(scene: Scene, ref: BackendRef, total: int, journey: Journey) -> Bac
         endpoints=found.endpoints,
         steps=steps,
     )
+
+
+def passed_to(graph: Graph, route: L4Route, *, endpoints_known: bool) -> tuple[Backend, ...]:
+    """Where bytes or datagrams of an L4 route may go, by its weights."""
+    live = [ref for ref in route.backends if ref.weight > 0]
+    total = sum(ref.weight for ref in live)
+    backends = []
+    for ref in live:
+        bare = Backend(backend_name(ref), ref.weight, ref.weight / total, "closed", None)
+        if ref.cluster is None:
+            why = ref.finding.message if ref.finding is not None else "the backend cannot be used"
+            backends.append(msgspec.structs.replace(bare, why=why))
+            continue
+        found = followed(graph, route.key.gateway, ref.cluster, endpoints_known=endpoints_known)
+        backends.append(
+            msgspec.structs.replace(
+                bare,
+                outcome="closed" if found.status else "forwarded",
+                protocol=found.protocol,
+                tls=found.tls,
+                endpoints=found.endpoints,
+                why=found.why,
+            )
+        )
+    return tuple(backends)
 
 
 def followed(graph: Graph, gateway: api.ObjectKey, key: ClusterKey, *, endpoints_known: bool) -> Backend:

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from propylon import api
-from propylon.explain.actions import Happening, Scene, backend_name, followed, happening
+from propylon.explain.actions import Happening, Scene, happening, passed_to
 from propylon.explain.hints import Clues, hints_for
-from propylon.explain.model import Backend, Candidate, Explanation, Gate, Outcome, Place, Predicate, Result
+from propylon.explain.model import Candidate, Explanation, Gate, Outcome, Place, Predicate, Result
 from propylon.explain.places import MISDIRECTED_LIMIT, Arrival, Chosen, End, arrive, choose_host, choose_listener
 from propylon.explain.predicates import Subject, failing_stage, first_failure, match_text, path_holds, value_holds
 from propylon.explain.request import Asked, Request, normalized_path, parse
@@ -122,27 +122,7 @@ class Walk:
 
     def passed_on(self, route: L4Route, gates: tuple[Gate, ...]) -> Explanation:
         """Bytes and datagrams: no rule is tried, the backends' weights decide."""
-        live = [ref for ref in route.backends if ref.weight > 0]
-        total = sum(ref.weight for ref in live)
-        backends = []
-        for ref in live:
-            bare = Backend(backend_name(ref), ref.weight, ref.weight / total, "closed", None)
-            if ref.cluster is None:
-                why = ref.finding.message if ref.finding is not None else "the backend cannot be used"
-                backends.append(msgspec.structs.replace(bare, why=why))
-                continue
-            known = self.settings.endpoints_known
-            found = followed(self.graph, route.key.gateway, ref.cluster, endpoints_known=known)
-            backends.append(
-                msgspec.structs.replace(
-                    bare,
-                    outcome="closed" if found.status else "forwarded",
-                    protocol=found.protocol,
-                    tls=found.tls,
-                    endpoints=found.endpoints,
-                    why=found.why,
-                )
-            )
+        backends = passed_to(self.graph, route, endpoints_known=self.settings.endpoints_known)
         mode = (
             f", TLS is {'terminated' if route.tls_mode == 'Terminate' else 'passed through'}" if route.tls_mode else ""
         )
@@ -162,7 +142,7 @@ class Walk:
             winner=winner,
             candidates=(winner,),
             candidates_total=1,
-            backends=tuple(backends),
+            backends=backends,
             hints=hints_for(clues, self.place),
         )
 
@@ -183,7 +163,7 @@ class Walk:
         if host is None or not host.entries:
             summary = f"404: no route is attached for host {key.hostname} here"
             return self._unmatched(arrival, gates, VirtualHost(key, ()), subject, summary, ())
-        blocked = _listener_authorization(host)
+        blocked = listener_authorization(host)
         if blocked:
             return self.ended(End("answered", 500, f"500: {blocked}", gates[len(arrival.gates) :]), arrival)
         tried = try_entries(host.entries, subject)
@@ -296,7 +276,8 @@ class Walk:
         )
 
 
-def _listener_authorization(host: VirtualHost) -> str:
+def listener_authorization(host: VirtualHost) -> str:
+    """Why the listener's own authorization lets nothing through; "" if it can be asked, or there is none."""
     for each in host.filters:
         if isinstance(each, ExternalAuth) and each.backend.cluster is None:
             return "the listener's authorization service cannot be asked"
