@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance conformance-validation oracle bench clean
+.PHONY: up test lint types layers unit feature package conformance conformance-validation oracle bench kill clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
@@ -65,6 +65,11 @@ conformance-validation: $(VENV)/.tests-installed
 # Figures beside their floors, in one run: make bench SCENARIO="P1 P5" SIZES=10,1000. P2 needs Debian's wrk.
 bench: $(VENV)/.tests-installed
 	$(BIN)/python -m bench $(SCENARIO) $(if $(SIZES),--sizes $(SIZES))
+
+# kill -9 of a serving process under a writing load, often: make kill KILLS=1000. What fails prints its seed.
+KILLS ?= 200
+kill: $(VENV)/.tests-installed
+	PROPYLON_KILLS=$(KILLS) $(BIN)/pytest -q --timeout 7200 tests/feature/test_feature_store_kill.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

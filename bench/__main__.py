@@ -7,8 +7,11 @@ import time
 from importlib.metadata import version
 
 from bench import machine, record
-from bench.scenarios import SCENARIOS
+from bench.api import API_SCENARIOS
+from bench.scenarios import SCENARIOS as SCENARIOS_OF_PROXIES
 from bench.subject import BenchError
+
+SCENARIOS = {**SCENARIOS_OF_PROXIES, **API_SCENARIOS}
 
 
 def main() -> int:
@@ -17,7 +20,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
     parser.add_argument("--sizes", help="comma-separated sizes in place of each scenario's own")
     arguments = parser.parse_args()
-    chosen = [name.upper() for name in arguments.scenarios] or list(SCENARIOS)
+    chosen = [found for name in arguments.scenarios for found in _called(name.upper())] or list(SCENARIOS)
     if unknown := [name for name in chosen if name not in SCENARIOS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
     failed = 0
@@ -43,6 +46,11 @@ def main() -> int:
             record.write(figures, machine.describe(), verdict, versions)
     print((record.RESULTS / "latest.md").read_text(encoding="utf-8"))
     return failed
+
+
+def _called(name: str) -> list[str]:
+    """The scenario of that name, or all that begin with that letter."""
+    return [found for found in SCENARIOS if len(name) == 1 and found.startswith(name)] or [name]
 
 
 def _used() -> float:
