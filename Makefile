@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance conformance-validation oracle bench kill clean
+.PHONY: up test lint types layers unit feature package conformance conformance-validation parity oracle bench kill clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
@@ -61,6 +61,10 @@ conformance: $(VENV)/.tests-installed
 # The same objects to `api` and to a real kube-apiserver.
 conformance-validation: $(VENV)/.tests-installed
 	$(BIN)/python conformance/validation/run.py --report conformance/reports/v1.7.0/validation.md $(ARGS)
+
+# kubectl against `propylon up` and against a real kube-apiserver.
+parity: $(VENV)/.tests-installed
+	$(BIN)/python conformance/parity/run.py --report conformance/reports/parity.md $(ARGS)
 
 # Figures beside their floors, in one run: make bench SCENARIO="P1 P5" SIZES=10,1000. P2 needs Debian's wrk.
 bench: $(VENV)/.tests-installed

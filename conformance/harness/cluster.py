@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import netns
@@ -13,7 +14,7 @@ from .processes import Daemon
 API_PORT = 6443
 _READY_SECONDS = 90
 # What the suite needs done for it: pods of Deployments, EndpointSlices, the end of namespaces and of owned objects.
-_CONTROLLERS = ",".join(
+_CONTROLLERS = tuple(
     f"{name}-controller" for name in ("deployment", "replicaset", "endpointslice", "namespace", "garbage-collector")
 )
 
@@ -24,7 +25,16 @@ class Cluster:
     ``directory`` is for state and keys, ``logs`` for what the processes print.
     """
 
-    def __init__(self, directory: Path, logs: Path, *, etcd: Path, apiserver: Path, controller_manager: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        logs: Path,
+        *,
+        etcd: Path,
+        apiserver: Path,
+        controller_manager: Path,
+        controllers: Sequence[str] = _CONTROLLERS,
+    ) -> None:
         self.directory = directory
         self.url = f"https://{netns.NODE_IP}:{API_PORT}"
         self.authority = Authority(directory / "certificates")
@@ -32,6 +42,7 @@ class Cluster:
         self.kubeconfig = self.authority.kubeconfig("kubeconfig", self.url, certificate, key)
         self.api = Api(self.url, self.authority.client_context(certificate, key))
         self._programs = (etcd, apiserver, controller_manager)
+        self._controllers = ",".join(controllers)
         self._daemons: list[Daemon] = []
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
@@ -131,7 +142,7 @@ class Cluster:
         kubeconfig = self.authority.kubeconfig("controller-manager.kubeconfig", self.url, certificate, key)
         return [
             f"--kubeconfig={kubeconfig}",
-            f"--controllers={_CONTROLLERS}",
+            f"--controllers={self._controllers}",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             "--kube-api-qps=1000",
