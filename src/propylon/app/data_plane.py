@@ -46,6 +46,8 @@ class DataPlane:
         self._form_changes = FormChanges(controller.engine, controller.forms)
         self.retry_at: float | None = None
         """When (`time.monotonic`) what did not work is to be tried again."""
+        self.watch_proxies: Callable[[ProxyEvent], None] = lambda _event: None
+        """Told of everything that happens to a proxy."""
         self._ring = ring
         self._say = say
         self._settings = ProxySettings(concurrency=concurrency)
@@ -93,6 +95,7 @@ class DataPlane:
             self._say(f"error: the proxy of {event.node} keeps its old settings: {event.reason}")
         elif isinstance(event, BackingOff):
             self._say(f"proxy of {event.node} starts again in {event.seconds:.1f} s: {event.reason}")
+        self.watch_proxies(event)
         self._ring()
 
     # -- out ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from propylon.app.configuration import UpOptions
+from propylon.server.machine import OwnLog
 from propylon.server.service import ApiServer
 from propylon.store import LocalStore
 
@@ -16,12 +17,13 @@ START_AFTER_SECONDS = 2.0
 class KubernetesApi:
     """Starts the server once; its failure is told and ends nothing else."""
 
-    def __init__(self, options: UpOptions, store: LocalStore, say: Callable[[str], None]) -> None:
+    def __init__(self, options: UpOptions, store: LocalStore, say: Callable[[str], None], own_log: OwnLog) -> None:
+        """`own_log` is asked, in the server's thread, for the logs of the proxies' Pods."""
         self._say = say
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = False
         host, port = options.api_host, options.api_port
-        self.server = ApiServer(store, options.data_dir, host=host, port=port, ready=self._on_ready)
+        self.server = ApiServer(store, options.data_dir, host=host, port=port, ready=self._on_ready, own_log=own_log)
 
     @property
     def address(self) -> str:

@@ -18,6 +18,7 @@ from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
 from propylon.app.kubernetes_api import KubernetesApi
+from propylon.app.machine import Machine
 from propylon.app.memory import relax_collection, set_apart
 from propylon.app.offline import as_document
 from propylon.app.urls import render_urls
@@ -62,7 +63,11 @@ class Runtime:
         self.control = ControlServer(
             run / "control.sock", {"status": self._status, "config": self._config, "explain": self._explain}
         )
-        self.kubernetes = KubernetesApi(options, self.workspace.store, say) if options.api else None
+        self.machine = Machine(self.workspace.store, options.data_dir, self.workspace.controller, self.plane.proxies)
+        self.plane.watch_proxies = self.machine.proxy_event
+        self.kubernetes: KubernetesApi | None = None
+        if options.api:
+            self.kubernetes = KubernetesApi(options, self.workspace.store, say, self.machine.log)
         self._stopping = asyncio.Event()
         self._unwritten: set[api.ObjectRef] = set()
         self._store_retry_at: float | None = None
@@ -103,6 +108,7 @@ class Runtime:
             unsubscribe()
             if self.kubernetes is not None:
                 await self.kubernetes.stop()
+            await self.machine.stop()
             await self.control.stop()
             await self.plane.stop()
             if self.echo is not None:
@@ -112,6 +118,7 @@ class Runtime:
 
     async def _start(self) -> None:
         await self.plane.start()
+        self.machine.start()
         if self.echo is not None:
             await self.echo.start()
         await self.control.start()
@@ -150,6 +157,7 @@ class Runtime:
             return
         self._unannounced = self._unannounced or bool(outcome.gateways)
         self.plane.publish(outcome, retry=self.plane.retry_is_due())
+        self.machine.touch("/".join(key) for key in outcome.gateways)
         if self.echo is not None and outcome.unserved_changed:
             await self.echo_backends.follow()
         # A second batch, before any status is written: a Listener that was just changed is not programmed any more.

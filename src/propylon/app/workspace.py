@@ -18,7 +18,8 @@ from propylon.certificates.local_authority import LocalAuthority
 from propylon.envoy import EnvoySettings
 from propylon.graph import Settings
 from propylon.graph.model import BackendKey, Endpoint
-from propylon.store import Gone, LocalStore, StoreUnavailable
+from propylon.server.machine import MachineStore
+from propylon.store import Gone, StoreUnavailable
 from propylon.store.files import FileChange, FileProblem, FilesController, FileSource, Severity
 
 log = logging.getLogger("propylon")
@@ -31,7 +32,7 @@ class Workspace:
         """Open the store in `directory`. Raises StoreError, AuthorityError."""
         self.options = options
         directory.mkdir(parents=True, exist_ok=True)
-        self.store = LocalStore(directory)
+        self.store = MachineStore(directory)
         self.controller = Controller(
             Settings(controllers=frozenset(options.controllers) if options.controllers else None),
             EnvoySettings(access_log=options.access_log, trusted_hops=options.trusted_hops),

@@ -20,7 +20,8 @@ from propylon.server.bodies import LIMIT
 from propylon.server.credentials import Credentials
 from propylon.server.errors import ApiError
 from propylon.server.identity import ANONYMOUS, AUTHENTICATED, User, read_token, service_account, user_of_certificate
-from propylon.server.logs import OwnLog, PodLogs, no_own_logs
+from propylon.server.logs import PodLogs, no_own_logs
+from propylon.server.machine import OwnLog
 from propylon.server.requests import Answer, Request
 from propylon.server.watches import Hub
 from propylon.store import LocalStore, NotFound

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from propylon.api.meta import ObjectRef
 from propylon.server import errors
 from propylon.server.errors import ApiError
 from propylon.server.lists import whole_number
+from propylon.server.machine import LogOptions, OwnLog
 from propylon.server.requests import Answer, Request
 from propylon.store import LocalStore, NotFound
 
@@ -30,22 +31,6 @@ _CONNECT_SECONDS = 10.0
 _TEXT = "text/plain; charset=utf-8"
 
 Document = Mapping[str, Any]
-
-
-class LogOptions(msgspec.Struct, frozen=True):
-    """What is wanted of a container's log (core/v1 PodLogOptions)."""
-
-    container: str = ""
-    follow: bool = False
-    previous: bool = False
-    since: dt.datetime | None = None
-    tail: int | None = None
-    limit_bytes: int | None = None
-    timestamps: bool = False
-
-
-OwnLog = Callable[[ObjectRef, LogOptions], AsyncIterator[bytes] | None]
-"""The log of a pod that this program runs, in pieces; None for a pod that it does not run. Raises ApiError."""
 
 
 def no_own_logs(_ref: ObjectRef, _options: LogOptions) -> AsyncIterator[bytes] | None:

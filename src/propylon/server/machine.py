@@ -7,9 +7,10 @@ before the start of the process is told to list again (410).
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ _WHY = {
     POD: "it shows a running proxy; change its Gateway instead",
     NODE: "it shows the machine that propylon runs on",
 }
+
+
+class LogOptions(msgspec.Struct, frozen=True):
+    """What is wanted of a container's log (core/v1 PodLogOptions)."""
+
+    container: str = ""
+    follow: bool = False
+    previous: bool = False
+    since: dt.datetime | None = None
+    tail: int | None = None
+    limit_bytes: int | None = None
+    timestamps: bool = False
+
+
+OwnLog = Callable[[ObjectRef, LogOptions], AsyncIterator[bytes] | None]
+"""The log of a pod that this program runs, in pieces; None for a pod that it does not run. Raises ApiError."""
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode

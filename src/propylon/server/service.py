@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from propylon.store import LocalStore
 
 if TYPE_CHECKING:
-    from propylon.server.logs import OwnLog
+    from propylon.server.machine import OwnLog
 
 log = logging.getLogger("propylon.server")
 

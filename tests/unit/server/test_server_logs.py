@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from propylon.server.errors import ApiError
-from propylon.server.logs import LogOptions, container_of, kubelet_of, log_options
+from propylon.server.logs import container_of, kubelet_of, log_options
+from propylon.server.machine import LogOptions
 from propylon.server.requests import Request
 
 NOW = dt.datetime(2026, 5, 1, 12, 0, tzinfo=dt.UTC)
