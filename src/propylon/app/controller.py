@@ -57,6 +57,7 @@ class Controller:
             self.translation.endpoints,
             self.translation.route_configurations,
             self.translation.scopes,
+            self.translation.filter_chains,
             self.translation.listeners,
         )
 

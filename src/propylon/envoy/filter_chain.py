@@ -1,83 +1,116 @@
-"""FilterChain: which connection of a port is served how, chosen by SNI on TLS ports."""
+"""FilterChain: which connection of a port is served how, chosen by SNI on TLS ports.
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+Envoy reads a Listener as a whole: one changed among 5,000 HTTPS listeners inside it takes more than a second. So on TLS
+ports the chains of what there may be many of (listeners of ListenerSets, hostnames of TLSRoutes) are resources of their
+own, discovered by name (FCDS), and the Listener only says which SNI leads to which name (`filter_chain_matcher`). A
+Gateway's own listeners, 64 at most, stay inside. Who is inside does not depend on how many there are, so a Gateway that
+grows changes nothing about the connections it has.
+"""
 
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
 from envoy.config.listener.v3 import listener_components_pb2
 
+from propylon import api
 from propylon.envoy import names
 from propylon.envoy.http_connection_manager import build_http_connection_manager
 from propylon.envoy.http_filters.ext_authz import AuthorizationFilter
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tcp_proxy import build_tcp_proxy
 from propylon.envoy.tls import HTTP_ALPN, build_downstream_socket, handshake_timeout
-from propylon.graph.model import L4Route, Listener, Port, RouteTableKey
-
-Authorizations = Mapping[RouteTableKey, tuple[AuthorizationFilter, ...]]
+from propylon.graph.model import L4Route, Listener, Port, PortKey, RouteTableKey
 
 
-def build_filter_chains(
-    port: Port,
-    l4_routes: Sequence[L4Route],
-    authorizations: Authorizations,
-    settings: EnvoySettings,
-    scoped: Collection[RouteTableKey] = (),
-) -> list[Any]:
-    """The chains of a TCP port, by SNI where listeners use TLS; `scoped` are the route tables that are scopes.
+class ChainKey(NamedTuple):
+    """A chain by what leads to it: the port, and the SNI ("" for every other one, "*.example.com" for a wildcard)."""
+
+    port: PortKey
+    sni: str
+
+
+class ChainPlan(msgspec.Struct, frozen=True):
+    """Who is served by a chain."""
+
+    listener: Listener
+    route: L4Route | None = None
+    """The TLSRoute or TCPRoute, if it is one that answers."""
+    discovered: bool = False
+    """A resource of its own instead of a part of its Listener."""
+
+    @property
+    def route_table(self) -> RouteTableKey | None:
+        """Where its virtual hosts live; None if it has none."""
+        return self.listener.route_table if self.listener.protocol in {"HTTP", "HTTPS"} else None
+
+
+class FilterChain(msgspec.Struct, frozen=True):
+    """A chain ready to be sent, or to be joined into its Listener."""
+
+    name: str
+    body: bytes
+    discovered: bool
+    origins: tuple[api.ObjectRef, ...]
+
+
+def is_matched(port: Port, settings: EnvoySettings) -> bool:
+    """Whether the Listener of a port finds its chains through a matcher, and some of them may be discovered."""
+    return settings.discover_chains and any(listener.tls is not None for listener in port.listeners)
+
+
+def plan_chains(port: Port, l4_routes: Sequence[L4Route], settings: EnvoySettings) -> dict[ChainKey, ChainPlan]:
+    """The chains of a TCP port, by SNI where listeners use TLS.
 
     An SNI that nothing serves finds no chain, and Envoy closes. A TLS or TCP listener without a route has a chain
     without filters for its hostname, which closes too and keeps a wider listener's routes off.
     """
-
-    def manager(listener: Listener) -> Any:
-        table = listener.route_table
-        return build_http_connection_manager(table, authorizations.get(table, ()), settings, scoped=table in scoped)
-
-    chains: dict[str, Any] = {}
+    if port.key.transport == "UDP" or not port.addresses:
+        return {}
+    matched = is_matched(port, settings)
     by_key = {listener.key: listener for listener in port.listeners}
+    plans: dict[ChainKey, ChainPlan] = {}
+
+    def plan(sni: str, listener: Listener, route: L4Route | None = None) -> None:
+        own = listener.key.kind == "Gateway" and sni == _sni(listener.hostname)
+        plans[ChainKey(port.key, sni)] = ChainPlan(listener, route, matched and not own)
+
     for route in l4_routes:
         listener = by_key.get(route.listener)
         if listener is not None:
-            chains.setdefault(_sni(route.key.hostname), _l4_chain(route, listener))
+            plan(_sni(route.key.hostname), listener, route)
     for listener in port.listeners:
-        sni = _sni(listener.hostname)
-        if listener.protocol == "HTTPS":
-            chains[sni] = _https_chain(listener, manager(listener))
-        elif listener.protocol == "HTTP":
-            chains.setdefault("", _http_chain(listener, manager(listener)))
-        else:
-            chains.setdefault(sni, _closing_chain(listener, sni))
-    return [chains[sni] for sni in sorted(chains)]
+        sni = "" if listener.protocol == "HTTP" else _sni(listener.hostname)
+        if listener.protocol == "HTTPS" or ChainKey(port.key, sni) not in plans:
+            plan(sni, listener)
+    return plans
 
 
-def _http_chain(listener: Listener, manager: Any) -> Any:
-    return listener_components_pb2.FilterChain(name=names.route_configuration(listener.route_table), filters=[manager])
+def build_filter_chain(
+    key: ChainKey,
+    plan: ChainPlan,
+    authorization: Collection[AuthorizationFilter],
+    settings: EnvoySettings,
+    *,
+    scoped: bool = False,
+) -> Any:
+    """Envoy's FilterChain; `scoped` says that its route table is read as scopes.
 
-
-def _https_chain(listener: Listener, manager: Any) -> Any:
-    chain = _chain(names.filter_chain(listener.key), _sni(listener.hostname), [manager])
-    if listener.tls is not None:
-        chain.transport_socket.CopyFrom(build_downstream_socket(listener.tls, HTTP_ALPN))
+    The SNI is stated even where a matcher chooses the chain: TLS sessions are resumed within the same server names.
+    """
+    chain = listener_components_pb2.FilterChain(name=names.filter_chain(key.port, key.sni))
+    if key.sni:
+        chain.filter_chain_match.server_names.append(key.sni)
+    listener, table = plan.listener, plan.route_table
+    if table is not None:
+        chain.filters.append(build_http_connection_manager(table, authorization, settings, scoped=scoped))
+    elif plan.route is not None:
+        chain.filters.extend(build_tcp_proxy(plan.route))
+    terminates = listener.protocol == "HTTPS" or (plan.route is not None and plan.route.tls_mode == "Terminate")
+    if terminates and listener.tls is not None and chain.filters:
+        alpn = HTTP_ALPN if listener.protocol == "HTTPS" else ()
+        chain.transport_socket.CopyFrom(build_downstream_socket(listener.tls, alpn))
         chain.transport_socket_connect_timeout.CopyFrom(handshake_timeout())
-    return chain
-
-
-def _l4_chain(route: L4Route, listener: Listener) -> Any:
-    chain = _chain(names.l4_filter_chain(route.key), _sni(route.key.hostname), build_tcp_proxy(route))
-    if route.tls_mode == "Terminate" and listener.tls is not None and chain.filters:
-        chain.transport_socket.CopyFrom(build_downstream_socket(listener.tls))
-        chain.transport_socket_connect_timeout.CopyFrom(handshake_timeout())
-    return chain
-
-
-def _closing_chain(listener: Listener, sni: str) -> Any:
-    return _chain(names.filter_chain(listener.key), sni, [])
-
-
-def _chain(name: str, sni: str, filters: Sequence[Any]) -> Any:
-    chain = listener_components_pb2.FilterChain(name=name, filters=filters)
-    if sni:
-        chain.filter_chain_match.server_names.append(sni)
     return chain
 
 

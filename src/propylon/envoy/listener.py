@@ -1,19 +1,23 @@
 """Listener: one per port and transport of a Gateway, on all its addresses."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from envoy.config.core.v3 import base_pb2, socket_option_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
+from propylon import api
 from propylon.envoy import names
 from propylon.envoy.endpoint import socket_address
-from propylon.envoy.filter_chain import Authorizations, build_filter_chains
-from propylon.envoy.resource import pack
-from propylon.envoy.settings import EnvoySettings
+from propylon.envoy.resource import ads, embed, pack, serialize
 from propylon.envoy.udp_proxy import build_udp_proxy
-from propylon.graph.model import L4Route, Port, RouteTableKey
+from propylon.graph.model import L4Route, PortKey
+
+_FILTER_CHAINS = listener_pb2.Listener.DESCRIPTOR.fields_by_name["filter_chains"].number
+_CHAIN_PATIENCE = 5.0
+"""Seconds. A filter chain that does not come must not keep the others of its port from serving."""
 
 _BUFFER_LIMIT = 32 * 1024
 _SOL_SOCKET, _SO_KEEPALIVE = 1, 9
@@ -27,16 +31,21 @@ _KEEPALIVE = (
 """Linux socket options (level, name, value): a client gone without a word is noticed within two minutes."""
 
 
-def build_listener(
-    port: Port,
-    l4_routes: Sequence[L4Route],
-    authorizations: Authorizations,
-    settings: EnvoySettings,
-    scoped: Collection[RouteTableKey] = (),
-) -> Any | None:
-    """Envoy's Listener, or None if there is no address to listen on or nothing to serve."""
-    if not port.addresses or not port.listeners:
-        return None
+class PortHead(msgspec.Struct, frozen=True):
+    """What a Listener has to know of its port apart from filter chains."""
+
+    key: PortKey
+    addresses: tuple[str, ...]
+    bound_port: int
+    tls: bool
+    """Some listener of the port uses TLS."""
+    matched: bool
+    """Chains are found through a matcher, and some may be discovered."""
+    origins: tuple[api.ObjectRef, ...]
+
+
+def build_listener(port: PortHead, udp_route: L4Route | None) -> Any:
+    """Envoy's Listener without its filter chains, which are appended to it serialized."""
     udp = port.key.transport == "UDP"
     first, *others = (socket_address(address, port.bound_port, udp=udp) for address in port.addresses)
     out = listener_pb2.Listener(
@@ -49,17 +58,27 @@ def build_listener(
     out.per_connection_buffer_limit_bytes.value = _BUFFER_LIMIT
     if udp:
         out.udp_listener_config.SetInParent()
-        out.listener_filters.append(build_udp_proxy(l4_routes[0] if l4_routes else None))
+        out.listener_filters.append(build_udp_proxy(udp_route))
         return out
     out.socket_options.extend(_keepalive())
-    if any(listener.tls is not None for listener in port.listeners):
+    if port.tls:
         out.listener_filters.append(
             listener_components_pb2.ListenerFilter(
                 name=names.TLS_INSPECTOR, typed_config=pack(tls_inspector_pb2.TlsInspector())
             )
         )
-    out.filter_chains.extend(build_filter_chains(port, l4_routes, authorizations, settings, scoped))
+    if port.matched:
+        # Even if there is nothing to be discovered: it cannot come later without draining every connection.
+        out.fcds_config.name = names.listener(port.key)
+        out.fcds_config.config_source.CopyFrom(ads(_CHAIN_PATIENCE))
+        # Envoy replaces a Listener in place, without draining what did not change, only if it has a chain inside.
+        out.filter_chains.add(name=names.NO_FILTER_CHAIN)
     return out
+
+
+def join_listener(listener: Any, chains: Iterable[bytes], matcher: bytes = b"") -> bytes:
+    """Serialize a Listener with the chains inside it (each serialized) and its matcher (see `build_matcher`)."""
+    return b"".join([serialize(listener), *(embed(_FILTER_CHAINS, chain) for chain in chains), matcher])
 
 
 def _keepalive() -> list[Any]:

@@ -4,7 +4,7 @@ Names are made of what a thing is, never of its place in a list, so that reorder
 """
 
 from propylon import api
-from propylon.graph.model import BackendKey, ClusterKey, L4Key, ListenerKey, PortKey, RouteTableKey, SecretKey
+from propylon.graph.model import BackendKey, ClusterKey, L4Key, PortKey, RouteTableKey, SecretKey
 
 ROUTER = "envoy.filters.http.router"
 CORS = "envoy.filters.http.cors"
@@ -14,6 +14,8 @@ HTTP_CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 UDP_PROXY = "envoy.filters.udp_listener.udp_proxy"
 TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
+NO_FILTER_CHAIN = "none"
+"""A chain inside every Listener whose chains are discovered, which no connection is led to (see `filter_chain`)."""
 TLS_TRANSPORT_SOCKET = "envoy.transport_sockets.tls"
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -31,13 +33,13 @@ def route_configuration(table: RouteTableKey) -> str:
     return f"https/{table.port}/{table.listener}" if table.listener else f"http/{table.port}"
 
 
-def filter_chain(listener: ListenerKey) -> str:
-    """Filter chain of an HTTP or HTTPS listener."""
-    return "/".join((listener.kind, listener.namespace, listener.name, listener.section))
+def filter_chain(port: PortKey, sni: str) -> str:
+    """Filter chain of a port's SNI: `tcp/443/www.example.com`, or with "*" that of every other connection."""
+    return f"{listener(port)}/{sni or '*'}"
 
 
 def l4_filter_chain(key: L4Key) -> str:
-    """Filter chain of a TLSRoute's or TCPRoute's place."""
+    """Place of a TLSRoute, TCPRoute or UDPRoute, as statistics name it."""
     return f"{key.transport.lower()}/{key.port}/{key.hostname}"
 
 

@@ -14,6 +14,7 @@ TYPE_PREFIX = "type.googleapis.com/"
 LISTENER = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE_CONFIGURATION = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
 SCOPED_ROUTE_CONFIGURATION = TYPE_PREFIX + "envoy.config.route.v3.ScopedRouteConfiguration"
+FILTER_CHAIN = TYPE_PREFIX + "envoy.config.listener.v3.FilterChain"
 CLUSTER = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
 CLUSTER_LOAD_ASSIGNMENT = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -37,6 +38,21 @@ def serialize(message: Any) -> bytes:
     """Bytes of a message, equal for equal messages."""
     body: bytes = message.SerializeToString(deterministic=True)
     return body
+
+
+def embed(field: int, body: bytes) -> bytes:
+    """A serialized message (or text) as a field of another one, which is the sum of such parts.
+
+    Protocol Buffers' encoding: tag, length as varint, content.
+    """
+    head = bytearray()
+    for number in (field << 3 | 2, len(body)):
+        rest = number
+        while rest > 0x7F:
+            head.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        head.append(rest)
+    return bytes(head) + body
 
 
 def pack(message: Any) -> any_pb2.Any:

@@ -24,6 +24,8 @@ class EnvoySettings(msgspec.Struct, frozen=True):
     max_request_headers_kb: int = 60
     authorization_timeout: float = 5.0
     """How long an external authorization service may take to answer."""
+    discover_chains: bool = True
+    """Whether filter chains of ListenerSets and TLSRoutes are resources of their own (see `filter_chain`)."""
     scopes_from: int = 200
     """From so many hostnames with routes in a route table each is a resource of its own (see `scope`)."""
     misdirected_limit: int = 128

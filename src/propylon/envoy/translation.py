@@ -11,13 +11,16 @@ from propylon import api
 from propylon.envoy import names
 from propylon.envoy.cluster import build_cluster, build_passthrough_cluster, build_weighted_udp_cluster
 from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment, is_ip
+from propylon.envoy.filter_chain import ChainKey, ChainPlan, FilterChain, build_filter_chain, is_matched, plan_chains
+from propylon.envoy.filter_chain_matcher import build_entry, build_matcher
 from propylon.envoy.forms import Forms, build_forms
 from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of
-from propylon.envoy.listener import build_listener
+from propylon.envoy.listener import PortHead, build_listener, join_listener
 from propylon.envoy.redirect import Place
 from propylon.envoy.resource import (
     CLUSTER,
     CLUSTER_LOAD_ASSIGNMENT,
+    FILTER_CHAIN,
     LISTENER,
     ROUTE_CONFIGURATION,
     SCOPED_ROUTE_CONFIGURATION,
@@ -63,6 +66,8 @@ class Translation(NamedTuple):
     """Everything that proxies are to be told, keyed by (Gateway, resource name)."""
 
     listeners: Resources
+    filter_chains: Resources
+    """Those that are not inside their Listener."""
     route_configurations: Resources
     scopes: Resources
     """In place of route configurations where there are many hostnames."""
@@ -87,8 +92,10 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     forms = forms or build_forms(engine, graph, settings)
     weighted_udp = _weighted_udp_routes(engine, graph)
     route_configurations, scopes = _route_configurations(engine, graph, forms, settings)
+    listeners, filter_chains = _listeners(engine, graph, forms, settings)
     return Translation(
-        listeners=_listeners(engine, graph, forms, settings),
+        listeners=listeners,
+        filter_chains=filter_chains,
         route_configurations=route_configurations,
         scopes=scopes,
         clusters=_clusters(engine, graph, weighted_udp, settings),
@@ -97,7 +104,7 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     )
 
 
-def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettings) -> Resources:
+def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettings) -> tuple[Resources, Resources]:
     def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
         return (PortKey(key.gateway, key.port, key.transport),)
 
@@ -110,22 +117,59 @@ def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettin
         found = {each.name: each for host in hosts for each in look.get(authorization, host) or ()}
         return tuple(found[name] for name in sorted(found))
 
-    def listener(key: PortKey, port: Port, look: Look) -> Named:
-        routes = [route for _, route in look.by(l4_by_port, key)]
-        tables = {each.route_table for each in port.listeners}
-        authorizations = {t: look.get(authorization_by_table, t) or () for t in tables}
-        in_scopes = {t for t in tables if forms.in_scopes(look, t)}
-        message = build_listener(port, routes, authorizations, settings, in_scopes)
-        if message is None:
+    def plans_of(key: PortKey, port: Port, look: Look) -> dict[ChainKey, ChainPlan]:
+        return plan_chains(port, [route for _, route in look.by(l4_by_port, key)], settings)
+
+    def chain(key: ChainKey, plan: ChainPlan, look: Look) -> FilterChain:
+        table = plan.route_table
+        authorizations = (look.get(authorization_by_table, table) or ()) if table is not None else ()
+        scoped = table is not None and forms.in_scopes(look, table)
+        message = build_filter_chain(key, plan, authorizations, settings, scoped=scoped)
+        origins = [_holder(plan.listener.key), *((plan.route.route,) if plan.route is not None else ())]
+        return FilterChain(message.name, serialize(message), plan.discovered, unique(origins))
+
+    def entry(key: ChainKey, _: ChainPlan, __: Look) -> bytes:
+        return build_entry(key.sni, names.filter_chain(*key))
+
+    def head(key: PortKey, port: Port, __: Look) -> PortHead | None:
+        if not port.addresses or not port.listeners:
+            return None
+        matched = is_matched(port, settings)
+        tls = any(each.tls is not None for each in port.listeners)
+        gateway = api.ObjectRef(GATEWAY_GROUP, "Gateway", *key.gateway)
+        holders = (gateway,) if matched else unique(_holder(each.key) for each in port.listeners)
+        return PortHead(key, port.addresses, port.bound_port, tls, matched, holders)
+
+    def listener(key: PortKey, port: PortHead, look: Look) -> Named:
+        routes = [route for _, route in look.by(l4_by_port, key)] if key.transport == "UDP" else []
+        inside = [each for _, each in look.by(chains_inside, key)]
+        matcher = build_matcher((c.sni, e) for c, e in look.by(entries_by_port, key)) if port.matched else b""
+        body = join_listener(
+            build_listener(port, routes[0] if routes else None), [each.body for each in inside], matcher
+        )
+        causes = [*(route.route for route in routes), *(origin for each in inside for origin in each.origins)]
+        origins = unique([*port.origins, *causes])
+        return _named(key.gateway, Resource(LISTENER, names.listener(key), body, origins))
+
+    def discovered(key: ChainKey, each: FilterChain, _: Look) -> Named:
+        if not each.discovered:
             return {}
-        origins = unique([*(_holder(each.key) for each in port.listeners), *(route.route for route in routes)])
-        return _named(key.gateway, Resource(LISTENER, names.listener(key), serialize(message), origins))
+        return _named(key.port.gateway, Resource(FILTER_CHAIN, each.name, each.body, each.origins))
 
     l4_by_port = graph.l4_routes.index("envoy: L4 routes by port", l4_place)
     authorization = engine.derive("envoy: authorization of virtual hosts", graph.virtual_hosts, asked)
     by_table = authorization.index("envoy: authorization by table", lambda key, _: (key.table,))
     authorization_by_table = engine.derive("envoy: authorization of tables", by_table, of_table)
-    return engine.flat_derive("envoy: listeners", graph.ports, listener)
+    plans = engine.flat_derive("envoy: plans of filter chains", graph.ports, plans_of)
+    chains = engine.derive("envoy: filter chains", plans, chain)
+    chains_inside = chains.index("envoy: chains inside", lambda key, each: () if each.discovered else (key.port,))
+    entries = engine.derive("envoy: entries of matchers", plans, entry)
+    entries_by_port = entries.index("envoy: entries by port", lambda key, _: (key.port,))
+    heads = engine.derive("envoy: heads of ports", graph.ports, head)
+    return (
+        engine.flat_derive("envoy: listeners", heads, listener),
+        engine.flat_derive("envoy: discovered chains", chains, discovered),
+    )
 
 
 def _route_configurations(

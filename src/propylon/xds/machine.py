@@ -8,6 +8,10 @@ Make before break, without reading the resources: every update of the world has 
 that refers to others (listeners, routes) waits for the changes of referred types (clusters, endpoints, secrets) of the
 same or an earlier epoch; a removal waits for every change of its epoch, and for the removals of the types that refer to
 its own. What a proxy did not subscribe to or has refused is not waited for.
+
+Filter chains are the exception: they are removed before the Listener changes that no longer names them. Told of the
+removal, Envoy 1.40 drains the chain's connections; not told, it frees the chain under them and crashes at their next
+request.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from google.protobuf.message import DecodeError
 
 from propylon.xds.events import ResourceName
-from propylon.xds.type_urls import CDS, EDS, LDS, WILDCARD, is_made_first, removal_rank, send_rank
+from propylon.xds.type_urls import CDS, EDS, FCDS, LDS, WILDCARD, is_made_first, removal_rank, send_rank
 from propylon.xds.world import Resource, World
 
 RESPONSE_BYTES = 2 * 1024 * 1024
@@ -358,10 +362,15 @@ class Stream:
                 continue
             plan = plans[subscription.type_url]
             limit = NEVER if is_made_first(subscription.type_url) else first
+            if subscription.type_url == LDS:
+                limit = min(limit, self._earliest_removal([s for s in subscriptions if s.type_url == FCDS], plans))
             response = self._respond(subscription, plan, limit)
             if response is None and plan.removals and self._may_remove:
-                rank = removal_rank(subscription.type_url)
-                limit = min(any_change, self._earliest_removal(subscriptions, plans, rank))
+                limit = first
+                if subscription.type_url != FCDS:
+                    rank = removal_rank(subscription.type_url)
+                    before = [s for s in subscriptions if removal_rank(s.type_url) < rank]
+                    limit = min(any_change, self._earliest_removal(before, plans))
                 response = self._remove(subscription, plan, limit)
             if response is None and not subscription.greeted and not plan:
                 # A starting Envoy waits for its clusters, then for its listeners, even if there are none.
@@ -496,12 +505,10 @@ class Stream:
         return earliest
 
     @staticmethod
-    def _earliest_removal(subscriptions: Iterable[Subscription], plans: Mapping[str, Plan], rank: int) -> float:
-        """Return the earliest epoch of an unanswered removal among types whose removals come before `rank`."""
+    def _earliest_removal(subscriptions: Iterable[Subscription], plans: Mapping[str, Plan]) -> float:
+        """Return the earliest epoch of a removal that is not answered."""
         earliest = NEVER
         for subscription in subscriptions:
-            if removal_rank(subscription.type_url) >= rank:
-                continue
             flight = subscription.flight
             if flight is not None and flight.is_removal:
                 earliest = min(earliest, flight.epoch)

@@ -251,6 +251,23 @@ def test_filter_chains_and_listeners_travel_after_the_secrets() -> None:
     assert [r.type_url for r in p.acknowledge(secrets)] == [FCDS, LDS]
 
 
+def test_a_filter_chain_goes_before_the_listener_that_no_longer_names_it() -> None:
+    p = proxy({(FCDS, "f"): b"1", (FCDS, "g"): b"1", (LDS, "l"): b"f g"})
+    p.settle(p.ask(LDS))
+    p.settle(p.ask(FCDS, "f", "g"))
+    responses = p.update({(FCDS, "f"): None, (FCDS, "g"): b"2", (LDS, "l"): b"g"})
+    assert p.settle(responses) == [(FCDS, ("g",), ()), (FCDS, (), ("f",)), (LDS, ("l",), ())]
+    assert p.stream.settled
+
+
+def test_a_filter_chain_and_its_listener_wait_for_the_secret_of_another() -> None:
+    p = proxy({(SDS, "s"): b"1", (FCDS, "f"): b"1", (LDS, "l"): b"f"})
+    for type_url, names in ((LDS, ()), (FCDS, ("f",)), (SDS, ("s",))):
+        p.settle(p.ask(type_url, *names))
+    responses = p.update({(SDS, "s"): b"2", (FCDS, "f"): None, (LDS, "l"): b"g"})
+    assert p.settle(responses) == [(SDS, ("s",), ()), (FCDS, (), ("f",)), (LDS, ("l",), ())]
+
+
 def test_a_refused_cluster_does_not_hold_the_routes() -> None:
     p = ready()
     (clusters,) = p.update({(CDS, "bad"): cluster("bad"), (RDS, "r"): b"to bad"})

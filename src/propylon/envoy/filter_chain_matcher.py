@@ -1,0 +1,77 @@
+"""Listener.filter_chain_matcher: which SNI leads to which filter chain, by name.
+
+It is made of one part per chain, so that adding one among thousands serializes one: a map of exact names, behind it the
+wildcards (the longest wins, at any depth), behind them the chain of every other connection.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
+from google.protobuf import wrappers_pb2
+from xds.core.v3 import extension_pb2
+from xds.type.matcher.v3 import domain_pb2, matcher_pb2
+
+from propylon.envoy.resource import embed, pack, serialize
+
+_ON_MATCH = matcher_pb2.Matcher.OnMatch
+_TREE = matcher_pb2.Matcher.MatcherTree
+_MATCHER_OF_LISTENER = listener_pb2.Listener.DESCRIPTOR.fields_by_name["filter_chain_matcher"].number
+_TREE_OF_MATCHER = matcher_pb2.Matcher.DESCRIPTOR.fields_by_name["matcher_tree"].number
+_EXACT_OF_TREE = _TREE.DESCRIPTOR.fields_by_name["exact_match_map"].number
+
+
+def build_entry(sni: str, chain: str) -> bytes:
+    """One chain's part: an entry of the map for an exact name, a DomainMatcher or action for the others."""
+    action = _ON_MATCH(action=_extension("chain", wrappers_pb2.StringValue(value=chain)))
+    if not sni:
+        return serialize(action)
+    if sni.startswith("*"):
+        entry = domain_pb2.ServerNameMatcher.DomainMatcher(domains=[sni], on_match=action)
+        return serialize(domain_pb2.ServerNameMatcher(domain_matchers=[entry]))
+    return serialize(_TREE.MatchMap(map={sni: action}))
+
+
+def build_matcher(entries: Iterable[tuple[str, bytes]]) -> bytes:
+    """The matcher, given (SNI, part), as a serialized Listener that has nothing else."""
+    exact: list[bytes] = []
+    wildcards: list[bytes] = []
+    otherwise = matcher_pb2.Matcher()
+    for sni, entry in entries:
+        if not sni:
+            otherwise.on_no_match.ParseFromString(entry)
+        elif sni.startswith("*"):
+            wildcards.append(entry)
+        else:
+            exact.append(entry)
+    if wildcards:
+        tree = otherwise.matcher_tree
+        tree.input.CopyFrom(_sni())
+        domains = domain_pb2.ServerNameMatcher.FromString(b"".join(wildcards))
+        tree.custom_match.CopyFrom(_extension("wildcards", domains))
+    if not exact:
+        return embed(_MATCHER_OF_LISTENER, serialize(otherwise if wildcards else _only(otherwise)))
+    tree_body = serialize(_TREE(input=_sni())) + embed(_EXACT_OF_TREE, b"".join(exact))
+    head = matcher_pb2.Matcher()
+    if wildcards:
+        head.on_no_match.matcher.CopyFrom(otherwise)
+    elif otherwise.HasField("on_no_match"):
+        head.on_no_match.CopyFrom(otherwise.on_no_match)
+    return embed(_MATCHER_OF_LISTENER, serialize(head) + embed(_TREE_OF_MATCHER, tree_body))
+
+
+def _only(otherwise: Any) -> Any:
+    """A matcher must look at something, even where all connections are led to the same chain."""
+    tree = otherwise.matcher_tree
+    tree.input.CopyFrom(_sni())
+    tree.exact_match_map.map[""].CopyFrom(otherwise.on_no_match)
+    return otherwise
+
+
+def _sni() -> Any:
+    return _extension("sni", network_inputs_pb2.ServerNameInput())
+
+
+def _extension(name: str, message: Any) -> Any:
+    return extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(message))
