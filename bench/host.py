@@ -71,7 +71,7 @@ def main() -> None:
         preload(Path(paths[0]), Path(paths[1]))
         return
     runtime = Runtime(
-        UpOptions(data_dir=Path(data_dir), paths=tuple(paths), concurrency=1, access_log=False),
+        UpOptions(data_dir=Path(data_dir), paths=tuple(paths), concurrency=1, access_log=False, api=False),
         lambda line: print(line, file=sys.stderr, flush=True),
     )
     host = Host(runtime)

@@ -3,8 +3,11 @@
 Store and proxies are plugged in around it (`local` without a cluster), so that both run the same code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
+
+import msgspec
 
 from propylon import api
 from propylon.app.findings import build_findings
@@ -13,7 +16,7 @@ from propylon.graph import Graph, Settings, Sources, build_graph
 from propylon.graph.model import Finding
 from propylon.graph.sources import FIELD_OF_KIND
 from propylon.incremental import Collection, Engine, Source
-from propylon.status import PortProgrammed, StatusCollections, build_status
+from propylon.status import CLUSTER_FEATURES, PortProgrammed, StatusCollections, build_status
 
 Node = api.ObjectKey
 """A Gateway: all its proxies are alike."""
@@ -37,11 +40,15 @@ class Outcome(NamedTuple):
 
 
 class Controller:
-    """Owns the engine and its collections. Not thread-safe; nothing in it waits."""
+    """Owns the engine and its collections. Not thread-safe; nothing in it waits.
+
+    What needs a cluster around is not claimed, unless `lack` says otherwise.
+    """
 
     def __init__(self, settings: Settings, envoy_settings: EnvoySettings) -> None:
         self.engine = Engine()
         self.sources = Sources.create(self.engine)
+        self.lack(CLUSTER_FEATURES)
         self.graph: Graph = build_graph(self.engine, self.sources, settings)
         self.forms: Forms = build_forms(self.engine, self.graph, envoy_settings)
         self.translation: Translation = build_translation(self.engine, self.graph, envoy_settings, self.forms)
@@ -61,8 +68,8 @@ class Controller:
             self.translation.listeners,
         )
 
-    def set_document(self, ref: api.ObjectRef, document: Mapping[str, Any] | None) -> Any:
-        """Take in one object as the store has it (None if it is gone), and return it decoded.
+    def set_document(self, ref: api.ObjectRef, document: Mapping[str, Any] | bytes | None) -> Any:
+        """Take in one object as the store has it, best as JSON (None if it is gone), and return it decoded.
 
         Kinds that mean nothing to us are passed over.
 
@@ -75,9 +82,15 @@ class Controller:
         if document is None:
             source.remove(key)
             return None
-        decoded = api.decode(_without_echo(document))
+        decoded = _decoded_without_echo(document)
         source.set(key, decoded)
         return decoded
+
+    def lack(self, features: Iterable[str]) -> None:
+        """Say which features the surroundings rule out; the latest word counts."""
+        lacking = dict.fromkeys(features, True)
+        if dict(self.sources.lacking.items()) != lacking:
+            self.sources.lacking.replace(lacking)
 
     def refs(self) -> set[api.ObjectRef]:
         """Every object that was taken in and committed."""
@@ -91,6 +104,8 @@ class Controller:
     def commit(self) -> Outcome:
         """Run one batch."""
         commit = self.engine.commit()
+        if not (commit.changed or commit.failures or commit.trace):
+            return Outcome({}, {}, {}, frozenset(), unserved_changed=False, failures=(), explanation="")
         resources: dict[Node, dict[ResourceName, bytes | None]] = {}
         for collection in self._resources:
             for (node, name), (old, new) in commit.changes(collection).items():
@@ -120,8 +135,33 @@ class Controller:
         return None
 
 
+def _decoded_without_echo(document: Mapping[str, Any] | bytes) -> Any:
+    """Decode, and leave out what our own status writes change: they must not start another round."""
+    if isinstance(document, bytes):
+        try:
+            decoded = api.decode(document)
+        except api.DecodeError:
+            # What others wrote into the status is not read, so it must not make the object unreadable.
+            return api.decode(_without_echo(msgspec.json.decode(document)))
+        # Nobody else has the object yet, so that changing it in place is safe.
+        kind: Any = type(decoded)
+        if (status := _default_status(kind)) is not msgspec.NODEFAULT:
+            msgspec.structs.force_setattr(decoded, "status", status)
+        msgspec.structs.force_setattr(decoded.metadata, "resource_version", "")
+        return decoded
+    return api.decode(_without_echo(document))
+
+
+@cache
+def _default_status(kind: type) -> Any:
+    """The status of an object that has none; NODEFAULT if the kind has no status."""
+    for each in msgspec.structs.fields(kind):
+        if each.name == "status":
+            return each.default if each.default is not msgspec.NODEFAULT else each.default_factory()
+    return msgspec.NODEFAULT
+
+
 def _without_echo(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what our own status writes change: they must not start another round."""
     metadata = {k: v for k, v in document.get("metadata", {}).items() if k not in {"resourceVersion", "managedFields"}}
     return {**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata}
 

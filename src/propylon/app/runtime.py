@@ -26,7 +26,7 @@ from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
 from propylon.echo.process import EchoProcess
 from propylon.explain import Request, Settings, explain
-from propylon.status import Status, merge_status
+from propylon.status import merge_status
 from propylon.store import NotFound, StoreUnavailable
 from propylon.store.local import utc_now
 
@@ -89,8 +89,13 @@ class Runtime:
     async def run(self) -> int:
         """Serve until told to stop; the exit code."""
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            self._stopping.set()
+            self._bell.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, stop)
 
         def ring() -> None:
             loop.call_soon_threadsafe(self._bell.set)
@@ -130,17 +135,17 @@ class Runtime:
             self.kubernetes.schedule()
 
     async def _serve(self, watching: asyncio.Task[None]) -> None:
-        stop = asyncio.create_task(self._stopping.wait())
+        watching.add_done_callback(lambda _: self._bell.set())
         while not self._stopping.is_set():
-            ring = asyncio.create_task(self._bell.wait())
             due = [at for at in (self._store_retry_at, self.plane.retry_at) if at is not None]
-            timeout = max(0.0, min(due) - time.monotonic()) if due else None
-            await asyncio.wait({ring, stop, watching}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            ring.cancel()
-            if watching.done() and not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(due) - time.monotonic()) if due else None):
+                    await self._bell.wait()
+            if self._stopping.is_set():
+                return
+            if watching.done():
                 watching.result()
             await self._turn()
-        stop.cancel()
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
@@ -186,15 +191,25 @@ class Runtime:
         now = utc_now()
         store, statuses = self.workspace.store, self.workspace.statuses
 
-        def merged(desired: Status | None) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
-            return lambda document: merge_status(document, desired, now) or document.get("status")
+        def write(ref: api.ObjectRef) -> None:
+            changed = False
+
+            def merged(document: dict[str, Any]) -> dict[str, Any] | None:
+                nonlocal changed
+                status = merge_status(document, statuses.get(ref), now)
+                changed = status is not None
+                return status if changed else document.get("status")
+
+            written = store.patch_status(ref, merged)
+            if changed:
+                self.workspace.note_written(int(written["metadata"]["resourceVersion"]))
 
         try:
             while remaining:
                 with store.transaction():
                     for ref in remaining[:STATUSES_PER_TRANSACTION]:
                         with contextlib.suppress(NotFound):
-                            store.patch_status(ref, merged(statuses.get(ref)))
+                            write(ref)
                 del remaining[:STATUSES_PER_TRANSACTION]
                 await asyncio.sleep(0)
         except StoreUnavailable as error:

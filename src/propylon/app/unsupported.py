@@ -46,20 +46,39 @@ _SPEAKING_KINDS = frozenset(
 
 def without_effect(ref: api.ObjectRef, document: Mapping[str, Any]) -> tuple[Finding, ...]:
     """What an object asks for and nobody does yet, as warnings; empty for almost every object."""
+    infrastructure = (document.get("spec") or {}).get("infrastructure") if ref.kind == "Gateway" else None
+    return _without_effect(
+        ref,
+        (document.get("metadata") or {}).get("annotations") or {},
+        (infrastructure or {}).get("annotations") or {},
+    )
+
+
+def decoded_without_effect(ref: api.ObjectRef, decoded: Any) -> tuple[Finding, ...]:
+    """The same of a decoded object, or of None: one of a kind that nobody interprets."""
+    if decoded is None:
+        return _without_effect(ref, {}, {})
+    infrastructure = decoded.spec.infrastructure if isinstance(decoded, api.Gateway) else None
+    annotations = infrastructure.annotations if infrastructure is not None else {}
+    return _without_effect(ref, decoded.metadata.annotations, annotations)
+
+
+def _without_effect(
+    ref: api.ObjectRef, annotations: Mapping[str, Any], infrastructure: Mapping[str, Any]
+) -> tuple[Finding, ...]:
     reason = _GROUPS.get(ref.group) or _KINDS.get((ref.group, ref.kind))
     if reason is not None:
         return (_finding(f"{ref.kind} is stored and has no effect: {reason}", ""),)
-    if ref.kind not in _SPEAKING_KINDS:
+    if ref.kind not in _SPEAKING_KINDS or not (annotations or infrastructure):
         return ()
-    found = _of_annotations(document.get("metadata") or {}, "metadata.annotations")
-    infrastructure = (document.get("spec") or {}).get("infrastructure") if ref.kind == "Gateway" else None
-    return (*found, *_of_annotations(infrastructure or {}, "spec.infrastructure.annotations"))
+    found = _of_annotations(annotations, "metadata.annotations")
+    return (*found, *_of_annotations(infrastructure, "spec.infrastructure.annotations"))
 
 
-def _of_annotations(holder: Mapping[str, Any], field: str) -> tuple[Finding, ...]:
+def _of_annotations(annotations: Mapping[str, Any], field: str) -> tuple[Finding, ...]:
     """One finding per reason, naming the first annotation that gives it."""
     found: dict[str, Finding] = {}
-    for name in sorted(holder.get("annotations") or {}):
+    for name in sorted(annotations):
         reason = next((reason for prefix, reason in _ANNOTATIONS.items() if name.startswith(prefix)), None)
         if reason is not None and reason not in found:
             found[reason] = _finding(f"annotation {name} has no effect: {reason}", f"{field}[{name}]")

@@ -1,7 +1,7 @@
 """The half of the process that needs no proxy: store, files, addresses, development certificates."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certifi
 from propylon.app.documents import secret_document
 from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
-from propylon.app.unsupported import without_effect
+from propylon.app.unsupported import decoded_without_effect
 from propylon.certificates.local_authority import LocalAuthority
 from propylon.envoy import EnvoySettings
 from propylon.graph import Settings
@@ -62,6 +62,7 @@ class Workspace:
         self._addresses = self._address_file.read()
         self._block = loopback_block(directory)
         self._version: int | None = None
+        self._own_versions: set[int] = set()
         self._undecodable: dict[api.ObjectRef, Problem] = {}
         self._gateways_to_place: dict[api.ObjectKey, api.Gateway | None] = {}
         for override in options.backends:
@@ -116,33 +117,42 @@ class Workspace:
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
+    def note_written(self, resource_version: int) -> None:
+        """Say that this version of an object is one that we made by writing its status: it brings nothing new."""
+        self._own_versions.add(resource_version)
+
     def _take_changes(self) -> None:
         if self._version is not None:
+            if self._version == self.store.resource_version:
+                return
             try:
                 changes = self.store.changes_since(self._version)
             except Gone:
                 log.warning("the change log was shorter than what happened; reading everything again")
             else:
                 self._version = changes.resource_version
+                own, self._own_versions = self._own_versions, set()
                 for event in changes.events:
-                    self._take(event.ref, None if event.type == "DELETED" else event.document)
+                    if event.resource_version not in own:
+                        self._take(event.ref, None if event.type == "DELETED" else event.raw)
+                self._own_versions = {version for version in own if version > self._version}
                 return
         listing = self.store.list()
         self._version = listing.resource_version
         for ref in self.controller.refs() - set(listing.refs):
             self._take(ref, None)
-        for ref, document in zip(listing.refs, listing.documents, strict=True):
-            self._take(ref, document)
+        for ref, raw in zip(listing.refs, listing.raw, strict=True):
+            self._take(ref, raw)
 
-    def _take(self, ref: api.ObjectRef, document: Mapping[str, Any] | None) -> None:
+    def _take(self, ref: api.ObjectRef, raw: bytes | None) -> None:
         self._undecodable.pop(ref, None)
-        self.problems.set_findings("unsupported", ref, without_effect(ref, document or {}) if document else ())
         try:
-            decoded = self.controller.set_document(ref, document)
+            decoded = self.controller.set_document(ref, raw)
         except api.DecodeError as error:
             file, line, column = self.manifests.locate(ref, error.field)
             self._undecodable[ref] = Problem("error", file, line, column, describe(ref), error.field, str(error))
             return
+        self.problems.set_findings("unsupported", ref, () if raw is None else decoded_without_effect(ref, decoded))
         if ref.kind == "Gateway" and ref.group == api.GATEWAY_GROUP:
             self._gateways_to_place[api.ObjectKey(ref.namespace, ref.name)] = decoded
 
