@@ -19,10 +19,10 @@ from propylon.api.schema import Channel
 from propylon.api.validation.clean import compiled
 from propylon.api.validation.finding import Finding
 from propylon.api.validation.metadata import check_metadata
-from propylon.api.validation.registry import RULES
+from propylon.api.validation.registry import RULES, rules_at
 from propylon.api.validation.structure import Walk
 
-__all__ = ["RULES", "Finding", "validate"]
+__all__ = ["RULES", "Finding", "status_is_fine", "validate"]
 
 _METADATA = struct_spec(ObjectMeta)
 _CHECKED_BY_HAND = ("name", "namespace", "labels", "annotations")
@@ -60,13 +60,32 @@ def validate(
     complete = apply_defaults(document, channel=channel)
     # Metadata has been checked with better words than its struct has; an empty one stands in for it.
     complete["metadata"] = {}
-    if old is None and not walk.findings and compiled(spec, channel)(complete):
-        return ()
-    walk.hide = info.kind == "Secret" and info.group == ""
-    _check_body(walk, spec, complete)
+    if walk.findings or not compiled(spec, channel)(complete):
+        walk.hide = info.kind == "Secret" and info.group == ""
+        _check_body(walk, spec, complete)
     if old is not None:
         _check_unchanged(walk, info, document, old)
     return tuple(walk.findings)
+
+
+def status_is_fine(document: Mapping[str, Any], *, channel: Channel = "experimental") -> bool:
+    """Whether there is nothing wrong with the status of a document whose defaults are filled in.
+
+    A quick look at the status alone, for writers of nothing else; after a "no", `validate` says what is wrong, if
+    anything is.
+    """
+    api_version, kind = document["apiVersion"], document["kind"]
+    info = by_kind(group_of(api_version), kind)
+    if info is None:
+        return True
+    version = api_version.rpartition("/")[2]
+    if "status" not in document or version not in info.served_in(channel):
+        return False
+    spec = struct_spec(info.schema(version), channel)
+    field = spec.fields.get("status")
+    if field is None or rules_at(spec.struct, "status", channel):
+        return False
+    return compiled(field.type, channel)(document["status"])
 
 
 def _check_body(walk: Walk, spec: StructSpec, document: dict[str, Any]) -> None:
