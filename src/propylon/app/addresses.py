@@ -1,16 +1,15 @@
-"""Addresses of Gateways without a cluster: one loopback address each, stable across restarts.
-
-The pools of a companion come before these once there are any; an address that a Gateway asks for comes first of all, if
-this machine has it.
+"""Addresses of Gateways without a cluster: one each, stable across restarts, from the pools if there are any, else a
+loopback address. An address that a Gateway asks for comes first of all, if this machine has it.
 """
 
 import errno
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,8 +17,9 @@ from propylon import api
 from propylon.graph import GatewayAddresses
 from propylon.graph.model import Finding
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Assignment = dict[str, str]
-"""`namespace/name` of a Gateway -> its loopback address."""
+"""`namespace/name` of a Gateway -> its address."""
 
 
 class AddressFile:
@@ -49,15 +49,38 @@ def loopback_block(data_dir: Path) -> ipaddress.IPv4Network:
     return ipaddress.IPv4Network((int.from_bytes(bytes([127, 64 + digest[0] % 128, digest[1], 0]), "big"), 24))
 
 
-def plan_addresses(gateways: Iterable[api.ObjectKey], known: Assignment, block: ipaddress.IPv4Network) -> Assignment:
-    """Keep every known address, also of Gateways that are gone (they may come back); new ones get the lowest free."""
-    plan = dict(known)
-    free = (str(a) for a in _hosts(block) if str(a) not in set(known.values()))
+def parse_pool(text: str) -> Network:
+    """Read one `--address-pool` value. Raises ValueError."""
+    return ipaddress.ip_network(text, strict=False)
+
+
+def plan_addresses(
+    gateways: Iterable[api.ObjectKey],
+    known: Assignment,
+    block: ipaddress.IPv4Network,
+    pools: Sequence[Network] = (),
+) -> Assignment:
+    """Keep every known address, also of Gateways that are gone (they may come back); new ones get the lowest free.
+
+    Where there are `pools`, addresses are of these: whoever has another one gets a new one.
+    """
+    plan = {name: address for name, address in known.items() if not pools or _within(address, pools)}
+    taken = set(plan.values())
+    hosts: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]
+    hosts = itertools.chain.from_iterable(pool.hosts() for pool in pools) if pools else _hosts(block)
+    free = (str(a) for a in hosts if str(a) not in taken)
     for gateway in sorted(gateways):
         name = "/".join(gateway)
         if name not in plan and (address := next(free, None)) is not None:
             plan[name] = address
     return plan
+
+
+def _within(address: str, pools: Iterable[Network]) -> bool:
+    try:
+        return any(ipaddress.ip_address(address) in pool for pool in pools)
+    except ValueError:
+        return False
 
 
 def _hosts(block: ipaddress.IPv4Network) -> Iterable[ipaddress.IPv4Address]:
@@ -93,7 +116,7 @@ def assign(
             addresses=(),
             bind=(),
             port_offset=port_offset,
-            finding=Finding("Programmed", "AddressNotAssigned", "no loopback address is left"),
+            finding=Finding("Programmed", "AddressNotAssigned", "no address is left"),
         )
     return GatewayAddresses(addresses=_status((own,)), bind=(own,), port_offset=port_offset, finding=None)
 

@@ -35,6 +35,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     echo: bool = False
     dev_certs: bool = False
     port_offset: int = 0
+    address_pools: tuple[str, ...] = ()
+    """CIDRs of addresses that this machine has, for Gateways that ask for none; else loopback addresses."""
     backends: tuple[BackendOverride, ...] = ()
     variables: dict[str, str] = {}
     variable_files: tuple[str, ...] = ()

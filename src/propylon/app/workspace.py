@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from propylon import api
-from propylon.app.addresses import AddressFile, assign, loopback_block, machine_has, plan_addresses
+from propylon.app.addresses import AddressFile, assign, loopback_block, machine_has, parse_pool, plan_addresses
 from propylon.app.configuration import BackendOverride, UpOptions
 from propylon.app.controller import Controller, Outcome, describe
 from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certificates
@@ -58,7 +58,8 @@ class Workspace:
         self._file_problems: tuple[FileProblem, ...] = ()
         self.notices: tuple[str, ...] = ()
         """What is worth knowing about the manifests and is not wrong."""
-        self._address_file = AddressFile(directory / "addresses.json")
+        self._pools = tuple(map(parse_pool, options.address_pools))
+        self._address_file = AddressFile(directory / ("pooled-addresses.json" if self._pools else "addresses.json"))
         self._addresses = self._address_file.read()
         self._block = loopback_block(directory)
         self._version: int | None = None
@@ -164,7 +165,8 @@ class Workspace:
             return
         sources = self.controller.sources
         pending, self._gateways_to_place = self._gateways_to_place, {}
-        plan = plan_addresses((k for k, g in pending.items() if g is not None), self._addresses, self._block)
+        living = (k for k, g in pending.items() if g is not None)
+        plan = plan_addresses(living, self._addresses, self._block, self._pools)
         if plan != self._addresses:
             self._addresses = plan
             try:

@@ -5,6 +5,7 @@ an object that does not exist); 2 the command line cannot be understood or honou
 data directory; 124 a wait timed out; 130 interrupted.
 """
 
+import ipaddress
 import os
 import re
 import sys
@@ -80,6 +81,15 @@ def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
     return {name: value for name, _, value in pairs}
 
 
+def _pools(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not an address or a network such as 192.0.2.0/28") from error
+    return values
+
+
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path())
 @data_dir_option
@@ -94,6 +104,14 @@ def _variables(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option("--dev-certs/--no-dev-certs", default=None, help="Issue missing listener Secrets from a local authority.")
 @click.option(
     "--port-offset", type=click.IntRange(0, 64511), default=None, help="Bind port N + offset for listeners on N."
+)
+@click.option(
+    "--address-pool",
+    "address_pools",
+    multiple=True,
+    callback=_pools,
+    metavar="CIDR",
+    help="Addresses of this machine for Gateways, instead of loopback addresses. Repeatable.",
 )
 @click.option(
     "--var", "variables", multiple=True, callback=_variables, metavar="NAME=VALUE", help="Fill ${NAME} in manifests."

@@ -2,7 +2,15 @@ import socket
 from pathlib import Path
 
 from propylon import api
-from propylon.app.addresses import AddressFile, assign, loopback_block, machine_has, plan_addresses, port_obstacle
+from propylon.app.addresses import (
+    AddressFile,
+    assign,
+    loopback_block,
+    machine_has,
+    parse_pool,
+    plan_addresses,
+    port_obstacle,
+)
 
 A, B, C = (api.ObjectKey("default", name) for name in "abc")
 
@@ -29,6 +37,15 @@ def test_addresses_stay_with_their_gateways(tmp_path: Path) -> None:
     assert len(set(both.values())) == 2
     assert plan_addresses([C], both, block).items() >= both.items(), "a Gateway that is gone may come back"
     assert all(a.startswith("127.") for a in both.values())
+
+
+def test_pools_come_before_loopback_addresses(tmp_path: Path) -> None:
+    block, pools = loopback_block(tmp_path), (parse_pool("192.0.2.8/30"), parse_pool("2001:db8::/127"))
+    before = plan_addresses([A], {}, block)
+    plan = plan_addresses([A, B], before, block, pools)
+    assert plan == {"default/a": "192.0.2.9", "default/b": "192.0.2.10"}
+    assert plan_addresses([C], plan, block, pools)["default/c"] == "2001:db8::"
+    assert "default/c" not in plan_addresses([C], plan, block, pools[:1]), "nothing is left"
 
 
 def test_more_gateways_than_a_block(tmp_path: Path) -> None:
