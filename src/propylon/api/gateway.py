@@ -174,6 +174,11 @@ class GatewaySpecAddress(Model, frozen=True):
     value: Annotated[str | None, Constraint(max_length=253)] = None
     routability: Annotated[Routability | None, EXPERIMENTAL] = None
 
+    @property
+    def wants_cluster_ip(self) -> bool:
+        """Whether nothing but the cluster IP of a Service will do (GEP-5093)."""
+        return self.type == "IPAddress" and self.routability == "Cluster"
+
 
 class GatewayStatusAddress(Model, frozen=True):
     """An address the Gateway is reached at."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from propylon import api
 from propylon.graph import GatewayAddresses
+from propylon.graph.assignment import can_be_answered, canonical
 from propylon.graph.model import Finding
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -58,12 +59,15 @@ class AddressBook:
 
     def _known(self, gateway: api.Gateway) -> str | None:
         """The address of a pool that the Gateway's status names, if nobody else has it."""
-        addresses = [_canonical(a.value) for a in gateway.status.addresses if a.type == "IPAddress"]
+        addresses = [canonical(a.value) for a in gateway.status.addresses if a.type == "IPAddress"]
         taken = self._taken()
-        return next((a for a in addresses if a is not None and a not in taken and self._in_pools(a)), None)
+        return next((a for a in addresses if a not in taken and self._in_pools(a)), None)
 
     def _in_pools(self, address: str) -> bool:
-        ip = ipaddress.ip_address(address)
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
         return any(ip in pool for pool in self._pools)
 
     def _next(self, taken: set[str]) -> str | None:
@@ -110,20 +114,16 @@ class AddressBook:
 
 
 def _wants_pooled(gateway: api.Gateway) -> bool:
-    """Whether an address is to be chosen: nothing is asked for, or an address without a value."""
-    return not gateway.spec.addresses or any(a.type == "IPAddress" and not a.value for a in gateway.spec.addresses)
+    """Whether an address is to be chosen: nothing is asked for, an address without a value, or a cluster IP, which has
+    to lead somewhere.
+    """
+    wishes = [a for a in gateway.spec.addresses if can_be_answered(a)]
+    return not gateway.spec.addresses or any(not a.value or a.wants_cluster_ip for a in wishes)
 
 
 def _requested(gateway: api.Gateway) -> tuple[str, ...]:
-    values = (a.value for a in gateway.spec.addresses if a.type == "IPAddress" and a.value)
-    return tuple(dict.fromkeys(_canonical(value) or value for value in values))
-
-
-def _canonical(address: str) -> str | None:
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return None
+    wishes = (a for a in gateway.spec.addresses if can_be_answered(a) and not a.wants_cluster_ip)
+    return tuple(dict.fromkeys(canonical(a.value) for a in wishes if a.value))
 
 
 def _hosts(pool: Network) -> Iterator[str]:

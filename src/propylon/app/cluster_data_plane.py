@@ -72,6 +72,9 @@ class PodDataPlane(DataPlane):
         """The proxies go on."""
         await self.close()
 
+    def configure(self, node: Node, *, concurrency: int | None, log_level: str | None) -> None:
+        """Pods are configured by their Deployment."""
+
     def _withdraw(self, node: Node) -> None:
         name = "/".join(node)
         self.xds.forget(name)

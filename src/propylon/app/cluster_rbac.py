@@ -1,24 +1,31 @@
-"""What the controller must be allowed to do when it makes proxies of pods: derived from what it makes."""
+"""What the controller must be allowed to do in a cluster: derived from what it reads, writes and makes."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from propylon.app.cluster import WRITTEN
+from propylon.app.cluster import WRITTEN, ClusterRuntime
 from propylon.app.cluster_authority import AUTHORITY_NAME
 from propylon.app.cluster_documents import PATHS
 from propylon.app.cluster_proxies import KubernetesRuntime
-from propylon.proxies.kubernetes.apply import KINDS
+from propylon.app.cluster_surroundings import CRD_NAME
 from propylon.store.cluster.rbac import build_manifests
 
 Document = dict[str, Any]
 
 
+def build_process_manifests(namespace: str, name: str) -> list[Document]:
+    """Like `store.cluster.rbac.build_manifests`, with the rules for what is asked of a cluster and made for Gateways.
+
+    For proxies that are processes: a Service and its EndpointSlices for each Gateway.
+    """
+    return _build(ClusterRuntime, namespace, name)
+
+
 def build_pod_manifests(namespace: str, name: str) -> list[Document]:
-    """Like `store.cluster.rbac.build_manifests`, with the rules for what is made for Gateways."""
-    manifests = build_manifests(namespace, name, KubernetesRuntime.watched, WRITTEN)
+    """The same for proxies that are pods."""
+    manifests = _build(KubernetesRuntime, namespace, name)
     for manifest in manifests:
-        if manifest["kind"] == "ClusterRole":
-            manifest["rules"] += _made()
-        elif manifest["kind"] == "Role":
+        if manifest["kind"] == "Role":
             manifest["rules"] += [
                 {**_rule("", "secrets", ["update"]), "resourceNames": [AUTHORITY_NAME]},
                 # By which the Service leads to who leads. An apply creates what is not there.
@@ -27,9 +34,25 @@ def build_pod_manifests(namespace: str, name: str) -> list[Document]:
     return manifests
 
 
-def _made() -> list[Document]:
+def _build(runtime: type[ClusterRuntime], namespace: str, name: str) -> list[Document]:
+    manifests = build_manifests(namespace, name, runtime.watched, WRITTEN)
+    for manifest in manifests:
+        if manifest["kind"] == "ClusterRole":
+            manifest["rules"] += [*_surroundings(), *_made(runtime.made)]
+    return manifests
+
+
+def _surroundings() -> list[Document]:
+    return [
+        # Which channel is installed.
+        {**_rule("apiextensions.k8s.io", "customresourcedefinitions", ["get"]), "resourceNames": [CRD_NAME]},
+        _rule("networking.k8s.io", "servicecidrs", ["list"]),
+    ]
+
+
+def _made(kinds: Iterable[str]) -> list[Document]:
     by_group: dict[str, list[str]] = {}
-    for kind in KINDS:
+    for kind in kinds:
         prefix = PATHS[kind].prefix
         group = "" if prefix == "/api/v1" else prefix.split("/")[2]
         by_group.setdefault(group, []).append(PATHS[kind].plural)

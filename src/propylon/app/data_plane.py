@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
 from propylon import api
 from propylon.app.acknowledgements import Acknowledgements, merge_findings, rejection_findings
 from propylon.app.controller import Controller, Node, Outcome
@@ -51,6 +53,8 @@ class DataPlane:
         self._ring = ring
         self._say = say
         self._settings = ProxySettings(concurrency=concurrency)
+        self._settings_of: dict[Node, ProxySettings] = {}
+        """Where a Gateway's parameters say otherwise."""
         self._told: set[str] = set()
         """Nodes whose proxies spoke since the last turn."""
         self._served: set[Node] = set()
@@ -143,18 +147,30 @@ class DataPlane:
         if again is not None:
             self.retry_at = again if self.retry_at is None else min(again, self.retry_at)
 
+    def configure(self, node: Node, *, concurrency: int | None, log_level: str | None) -> None:
+        """Say how the proxy of a Gateway is to run, None where nothing is asked for; a running one is replaced."""
+        asked = {"concurrency": concurrency, "log_level": log_level}
+        settings = msgspec.structs.replace(self._settings, **{k: v for k, v in asked.items() if v is not None})
+        if settings == self._settings_of.get(node, self._settings):
+            return
+        self._settings_of[node] = settings
+        if node in self._served:
+            self._in_background(self._start_proxy("/".join(node)))
+
     def _withdraw(self, node: Node) -> None:
         name = "/".join(node)
         self.xds.forget(name)
         self.acknowledgements.forget(name)
         self.guard.forget(node)
         self._failures.pop(name, None)
+        self._settings_of.pop(node, None)
         self._in_background(self.proxies.remove(name))
 
     async def _start_proxy(self, node: str) -> None:
         self._failures.pop(node, None)
         try:
-            await self.proxies.ensure(node, self._settings)
+            settings = self._settings_of.get(api.ObjectKey(*node.split("/", 1)), self._settings)
+            await self.proxies.ensure(node, settings)
         except (ProxyError, ValueError, OSError) as error:
             message = f"no proxy can be started: {error}"
             self._failures[node] = Problem("error", "", 0, 0, f"Gateway {node}", "", message)

@@ -151,16 +151,12 @@ def _run(
 def _print_rbac(namespace: str, proxies: str) -> None:
     import yaml  # noqa: PLC0415
 
-    from propylon.app.cluster import LEASE_NAME, WATCHED, WRITTEN  # noqa: PLC0415
-    from propylon.store.cluster.rbac import build_manifests  # noqa: PLC0415
+    from propylon.app.cluster import LEASE_NAME  # noqa: PLC0415
+    from propylon.app.cluster_rbac import build_pod_manifests, build_process_manifests  # noqa: PLC0415
 
     assert LEASE_NAME == RBAC_NAME
-    if proxies == "kubernetes":
-        from propylon.app.cluster_rbac import build_pod_manifests  # noqa: PLC0415
-
-        manifests = build_pod_manifests(namespace, RBAC_NAME)
-    else:
-        manifests = build_manifests(namespace, RBAC_NAME, WATCHED, WRITTEN)
+    build = build_pod_manifests if proxies == "kubernetes" else build_process_manifests
+    manifests = build(namespace, RBAC_NAME)
     click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from propylon import api
+from propylon.graph.assignment import Assignment, assign, assignment_finding
 from propylon.graph.classes import GatewayHead, judge_parameters
 from propylon.graph.conflicts import resolve_conflicts
 from propylon.graph.hostnames import normalized, specificity
@@ -133,11 +134,12 @@ def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) 
         valid: dict[api.ObjectKey, bool] = defaultdict(bool)
         for listener in listeners[len(listeners) - len(added) :]:
             valid[api.ObjectKey(listener.key.namespace, listener.key.name)] |= listener.servable
-        addresses = look.get(sources.addresses, key)
+        offered = look.get(sources.addresses, key)
+        assigned = assign(gateway.spec.addresses, offered or GatewayAddresses())
         tls = look.get(tables.tls, key)
         findings = (
             *parameter_findings(tables, look, gateway),
-            *address_findings(gateway, addresses),
+            *address_findings(gateway, offered, assigned),
             *(tls.findings if tls is not None else ()),
             *listener_findings(listeners),
         )
@@ -149,9 +151,10 @@ def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) 
             created=gateway.metadata.creation_timestamp,
             listeners=listeners,
             listener_sets=tuple(_with_validity(c.node, valid[c.node.key]) for c in candidates),
-            addresses=addresses.addresses if addresses is not None else (),
+            addresses=assigned.addresses,
             client_certificate=tls.client_certificate if tls is not None else None,
             findings=findings,
+            unassigned=tuple(request for _, request in assigned.missing) if offered is not None else (),
         )
 
     return tables.engine.derive("gateways", sources.gateways, merge)
@@ -174,21 +177,21 @@ def parameter_findings(tables: Tables, look: Look, gateway: api.Gateway) -> tupl
     return judge_parameters(look, tables.sources, tables.settings, target, "spec.infrastructure.parametersRef")
 
 
-def address_findings(gateway: api.Gateway, addresses: GatewayAddresses | None) -> tuple[Finding, ...]:
+def address_findings(
+    gateway: api.Gateway, offered: GatewayAddresses | None, assigned: Assignment
+) -> tuple[Finding, ...]:
     """Refuse kinds of addresses that cannot be bound, and pass on what went wrong with the others."""
     findings: list[Finding] = []
     for index, address in enumerate(gateway.spec.addresses):
-        field = f"spec.addresses[{index}]"
         if address.type != "IPAddress":
             message = f"addresses of type {address.type!r} are not supported, only IPAddress"
-            findings.append(Finding("Accepted", "UnsupportedAddress", message, f"{field}.type"))
-        elif address.routability:
-            message = f"addresses that are routable by {address.routability!r} cannot be assigned here"
-            findings.append(Finding("Programmed", "AddressNotAssigned", message, f"{field}.routability"))
-    if addresses is None:
+            findings.append(Finding("Accepted", "UnsupportedAddress", message, f"spec.addresses[{index}].type"))
+    if offered is None:
         findings.append(Finding("Programmed", "AddressNotAssigned", "no address was assigned yet"))
-    elif addresses.finding is not None:
-        findings.append(addresses.finding)
+    elif offered.finding is not None:
+        findings.append(offered.finding)
+    elif not findings and (finding := assignment_finding(assigned, offered)) is not None:
+        findings.append(finding)
     return tuple(findings)
 
 

@@ -217,6 +217,8 @@ class Gateway(msgspec.Struct, frozen=True):
     client_certificate: SecretKey | None = None
     """Presented to TLS backends (spec.tls.backend.clientCertificateRef)."""
     findings: tuple[Finding, ...] = ()
+    unassigned: tuple[api.GatewaySpecAddress, ...] = ()
+    """Requests of spec.addresses that none of `addresses` answers."""
 
     @property
     def accepted(self) -> bool:

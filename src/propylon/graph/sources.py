@@ -13,15 +13,18 @@ CERTIFICATES_GROUP = "certificates.k8s.io"
 
 
 class GatewayAddresses(msgspec.Struct, frozen=True):
-    """What was assigned to a Gateway: the addresses for its status, and where its ports are bound."""
+    """What a Gateway can have: addresses for its status, and where its ports are bound. See `assignment.assign`."""
 
     addresses: tuple[api.GatewayStatusAddress, ...] = ()
+    """Those that it has if it asks for none."""
     bind: tuple[str, ...] = ()
     """IP addresses; without any, nothing is served."""
     port_offset: int = 0
     """Added to every port when binding."""
     finding: Finding | None = None
     """Why addresses are missing or unusable."""
+    reserve: tuple[api.GatewayStatusAddress, ...] = ()
+    """Those that lead to it as well, for who asks for just them."""
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -70,6 +73,9 @@ class Sources(NamedTuple):
     """Endpoints for Service ports that have none otherwise: see `Graph.unserved`."""
     parameters: Source[api.ObjectRef, Parameters]
     """Those that exist, of the kinds in `Settings.parameter_kinds`."""
+    lacking: Source[str, bool]
+    """Names of features (as in `supportedFeatures`) that the surroundings rule out: an API that is not served, the
+    channel of the CRDs, nothing that could do it."""
 
     @classmethod
     def create(cls, engine: Engine) -> "Sources":

@@ -166,6 +166,8 @@ def _authority(
             return "InvalidCACertificateRef", f"{where} has no key ca.crt"
         where += " key ca.crt"
     elif (ref.group, ref.kind) == (CERTIFICATES_GROUP, "ClusterTrustBundle"):
+        if look.get(sources.lacking, "ClusterTrustBundle"):
+            return invalid_kind, "ClusterTrustBundles are not served by this cluster: use a ConfigMap"
         where = f"ClusterTrustBundle {ref.name}"
         bundle = look.get(sources.cluster_trust_bundles, api.ObjectKey("", ref.name))
         if bundle is None:

@@ -6,8 +6,17 @@ without touching what others wrote there. Condition types and reasons are those 
 
 from propylon.status.build import StatusCollections, build_status
 from propylon.status.conditions import Status
-from propylon.status.features import SUPPORTED_FEATURES
+from propylon.status.features import CLUSTER_FEATURES, EXPERIMENTAL_FEATURES, SUPPORTED_FEATURES
 from propylon.status.merge import merge_status
 from propylon.status.programmed import PortProgrammed
 
-__all__ = ["SUPPORTED_FEATURES", "PortProgrammed", "Status", "StatusCollections", "build_status", "merge_status"]
+__all__ = [
+    "CLUSTER_FEATURES",
+    "EXPERIMENTAL_FEATURES",
+    "SUPPORTED_FEATURES",
+    "PortProgrammed",
+    "Status",
+    "StatusCollections",
+    "build_status",
+    "merge_status",
+]

@@ -49,7 +49,7 @@ def build_status(
     )
 
     def of_class(key: api.ObjectKey, gateway_class: GatewayClass, look: Look) -> dict[api.ObjectRef, Status]:
-        return {_ref("GatewayClass", key): class_status(key, gateway_class, look)}
+        return {_ref("GatewayClass", key): class_status(inputs, gateway_class, look)}
 
     def of_gateway(key: api.ObjectKey, gateway: Gateway, look: Look) -> dict[api.ObjectRef, Status]:
         return {_ref("Gateway", key): gateway_status(inputs, obstacles, key, gateway, look)}

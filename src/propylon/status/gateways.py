@@ -7,6 +7,7 @@ import msgspec
 
 from propylon import api
 from propylon.graph import Graph, Sources
+from propylon.graph.assignment import describe_request
 from propylon.graph.gateways import Parent
 from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, PortKey, Route
 from propylon.incremental import Collection, Engine, Index, Look, Source
@@ -46,7 +47,7 @@ def attached_to(_ref: api.ObjectRef, route: Route) -> set[ListenerKey]:
     return {a.listener for parent in route.parents if parent.accepted for a in parent.attachments}
 
 
-def class_status(_key: api.ObjectKey, gateway_class: GatewayClass, _look: Look) -> Status:
+def class_status(inputs: Inputs, gateway_class: GatewayClass, look: Look) -> Status:
     """Return the status of an adopted GatewayClass."""
     accepted = judge(gateway_class.findings, "Accepted", "Accepted", f"adopted as {gateway_class.controller_name}")
     version = Judgement("True", "SupportedVersion", "Gateway API v1.7.0 is supported")
@@ -56,7 +57,9 @@ def class_status(_key: api.ObjectKey, gateway_class: GatewayClass, _look: Look) 
                 accepted.condition("Accepted", gateway_class.generation),
                 version.condition("SupportedVersion", gateway_class.generation),
             ],
-            "supportedFeatures": [{"name": name} for name in SUPPORTED_FEATURES],
+            "supportedFeatures": [
+                {"name": name} for name in SUPPORTED_FEATURES if not look.get(inputs.sources.lacking, name)
+            ],
         }
     )
 
@@ -116,14 +119,17 @@ def gateway_status(
     if insecure:
         judgement = Judgement("True", insecure[0].reason, joined(insecure))
         conditions.append(judgement.condition("InsecureFrontendValidationMode", generation))
+    # With the feature every address says where it is reachable from, if only that nothing is promised (GEP-5093).
+    routability = not look.get(inputs.sources.lacking, "GatewayAddressRoutability")
     source = look.get(inputs.sources.gateways, key)
-    if source is not None and source.spec.addresses:
-        assigned = addresses_assigned(source.spec.addresses, gateway.addresses)
+    requested = source.spec.addresses if source is not None else ()
+    if look.get(inputs.sources.addresses, key) is not None and (requested or (routability and gateway.addresses)):
+        assigned = addresses_assigned(gateway, len(requested))
         conditions.append(assigned.condition("AddressesAssigned", generation))
     attached = sum(1 for node in gateway.listener_sets if node.attached and not node.findings)
     return Status(
         {
-            "addresses": [_address(address) for address in gateway.addresses],
+            "addresses": [_address(address, routability=routability) for address in gateway.addresses],
             "conditions": conditions,
             "listeners": [listener_status(inputs, look, listener, generation, obstacle) for listener in own],
             "attachedListenerSets": attached,
@@ -131,10 +137,10 @@ def gateway_status(
     )
 
 
-def _address(address: api.GatewayStatusAddress) -> Document:
+def _address(address: api.GatewayStatusAddress, *, routability: bool) -> Document:
     document: Document = {"type": address.type, "value": address.value}
-    if address.routability:
-        document["routability"] = address.routability
+    if routability:
+        document["routability"] = address.routability or ""
     return document
 
 
@@ -162,20 +168,14 @@ def _gateway_resolved(findings: Iterable[Finding], own: Iterable[Listener]) -> J
     return judgement
 
 
-def addresses_assigned(
-    requested: Iterable[api.GatewaySpecAddress], assigned: Iterable[api.GatewayStatusAddress]
-) -> Judgement:
-    """Compare the addresses a Gateway asks for with those it got (GEP-5093)."""
-    have = {(address.type, address.value) for address in assigned}
-    types = {kind for kind, _ in have}
-    wanted = list(requested)
-    missing = [
-        a for a in wanted if a.routability or ((a.type, a.value) not in have if a.value else a.type not in types)
-    ]
-    if not missing:
-        return Judgement("True", "AddressesAssigned", "every requested address was assigned")
-    names = ", ".join(a.value or f"any {a.type}" for a in missing)
-    reason = "NotAssigned" if len(missing) == len(wanted) else "PartiallyAssigned"
+def addresses_assigned(gateway: Gateway, requested: int) -> Judgement:
+    """Compare how many addresses a Gateway asks for with those it got (GEP-5093)."""
+    if not gateway.unassigned:
+        return Judgement(
+            "True", "AddressesAssigned", "every requested address was assigned" if requested else "it has an address"
+        )
+    names = ", ".join(map(describe_request, gateway.unassigned))
+    reason = "NotAssigned" if len(gateway.unassigned) == requested else "PartiallyAssigned"
     return Judgement("False", reason, f"not assigned: {names}")
 
 

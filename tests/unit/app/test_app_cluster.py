@@ -37,6 +37,7 @@ class Cluster:
         """Every kind was listed."""
         for reflector in self.runtime.watch._reflectors.values():
             reflector.synced = True
+        self.runtime.surroundings.known = True
 
     def put(self, document: dict[str, Any]) -> None:
         """The object is so now."""

@@ -249,7 +249,12 @@ NORMAL = {
     ("ResolvedRefs", "True", "ResolvedRefs"),
     ("Conflicted", "False", "NoConflicts"),
     ("SupportedVersion", "True", "SupportedVersion"),
+    ("AddressesAssigned", "True", "AddressesAssigned"),
 }
+
+
+UNMENTIONED = {"Conflicted", "AddressesAssigned"}
+"""Conditions that most objects of their kind have, and that say nothing while they are fine."""
 
 
 def _conditions(conditions: Iterable[dict[str, Any]]) -> list[str] | str:
@@ -258,4 +263,4 @@ def _conditions(conditions: Iterable[dict[str, Any]]) -> list[str] | str:
         for c in conditions
         if (c["type"], c["status"], c["reason"]) not in NORMAL or "; but " in c["message"]
     ]
-    return lines or "fine: " + " ".join(c["type"] for c in conditions if c["type"] != "Conflicted")
+    return lines or "fine: " + " ".join(c["type"] for c in conditions if c["type"] not in UNMENTIONED)

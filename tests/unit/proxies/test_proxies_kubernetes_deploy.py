@@ -7,7 +7,7 @@ import msgspec
 import yaml
 
 from propylon.app.cluster_proxies import XDS_NAME, XDS_PORT
-from propylon.app.cluster_rbac import build_pod_manifests
+from propylon.app.cluster_rbac import build_pod_manifests, build_process_manifests
 from propylon.proxies.kubernetes.parameters import PARAMETERS_INFO, ParametersSpec
 from propylon.proxies.settings import LOG_LEVELS
 
@@ -27,6 +27,24 @@ def test_the_kustomization_names_every_file() -> None:
 
 def test_permissions_are_those_the_code_needs() -> None:
     assert read("rbac.yaml") == build_pod_manifests(NAMESPACE, "propylon")
+
+
+def test_processes_need_less_than_pods() -> None:
+    def allowed(manifests: list[Document]) -> set[tuple[str, str, str]]:
+        (role,) = [document for document in manifests if document["kind"] == "ClusterRole"]
+        return {
+            (g, r, v)
+            for rule in role["rules"]
+            for g in rule["apiGroups"]
+            for r in rule["resources"]
+            for v in rule["verbs"]
+        }
+
+    processes = allowed(build_process_manifests(NAMESPACE, "propylon"))
+    assert ("", "services", "patch") in processes
+    assert ("discovery.k8s.io", "endpointslices", "delete") in processes
+    assert not {(g, r, v) for g, r, v in processes if r in {"deployments", "serviceaccounts"}}
+    assert ("", "secrets", "patch") not in processes
 
 
 def test_statuses_are_the_only_thing_of_users_that_is_written() -> None:

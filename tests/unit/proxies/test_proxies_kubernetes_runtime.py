@@ -13,13 +13,15 @@ import pytest
 
 from propylon import api
 from propylon.app.cluster import ClusterOptions
+from propylon.app.cluster_addresses import parse_pool
 from propylon.app.cluster_authority import AUTHORITY_NAME, AuthorityStore, Identities
 from propylon.app.cluster_proxies import KubernetesRuntime, build_pod_options
 from propylon.proxies.kubernetes import PARAMETERS_INFO
 from propylon.proxies.kubernetes.apply import Plan
 from propylon.proxies.kubernetes.authority import AUTHORITY_DAYS, identity, make_authority, usable
 from propylon.proxies.kubernetes.names import base_name
-from propylon.store.cluster import Change, Credentials
+from propylon.status import EXPERIMENTAL_FEATURES, SUPPORTED_FEATURES
+from propylon.store.cluster import Change, Credentials, ResourcePath
 from propylon.store.cluster.credentials import BearerAuth, FixedToken
 from propylon.xds import Connected
 from support.scripted_api import Request, serving
@@ -43,6 +45,8 @@ class Cluster:
         )
         for reflector in self.runtime.watch._reflectors.values():
             reflector.synced = True
+        self.runtime.surroundings.known = True
+        self.runtime.surroundings.channel = "experimental"
         self.runtime._published = True
         self.runtime.identities.renew((make_authority(NOW),))
         self.runtime._lead(True)
@@ -160,7 +164,7 @@ def test_a_gateway_becomes_objects_and_its_services_address_becomes_its_own(clus
     assert cluster.condition("Programmed") == ("False", "AddressNotAssigned")
     cluster.put(service(cluster.planned("Service"), "192.0.2.5"))
     status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *KEY)]
-    assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.5"}]
+    assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.5", "routability": ""}]
     assert cluster.condition("Programmed") == ("False", "Pending")
     cluster.put(endpoint_slice(cluster.planned("Service"), ready=True))
     assert cluster.condition("Programmed") == ("Unknown", "Pending")
@@ -192,10 +196,10 @@ def test_a_service_that_belongs_to_somebody_else_is_not_believed(cluster: Cluste
 
 def test_what_cannot_be_applied_is_said_in_the_status(cluster: Cluster) -> None:
     cluster.put(gateway())
-    cluster.runtime._obstructed(KEY, "Service shop/web-propylon exists")
+    cluster.runtime.objects.obstructed(KEY, "Service shop/web-propylon exists")
     cluster.turn()
     assert cluster.condition("Programmed") == ("False", "NoResources")
-    cluster.runtime._obstructed(KEY, "")
+    cluster.runtime.objects.obstructed(KEY, "")
     cluster.turn()
     assert cluster.condition("Programmed") == ("False", "AddressNotAssigned")
 
@@ -272,11 +276,67 @@ def test_a_new_leader_waits_for_proxies_before_it_writes_statuses_about_them(tmp
     assert runtime._writing
 
 
-def test_the_class_claims_what_only_pods_can(cluster: Cluster) -> None:
+def claimed(cluster: Cluster) -> list[str]:
     status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "GatewayClass", "", "propylon")]
-    features = [feature["name"] for feature in status["supportedFeatures"]]
-    assert "GatewayInfrastructure" in features
-    assert features == sorted(features)
+    return [feature["name"] for feature in status["supportedFeatures"]]
+
+
+def test_what_the_surroundings_rule_out_is_not_claimed(cluster: Cluster) -> None:
+    served = ResourcePath("/apis/certificates.k8s.io/v1beta1", "v1beta1", "clustertrustbundles")
+    assert set(SUPPORTED_FEATURES) - set(claimed(cluster)) == {"ClusterTrustBundle"}
+    reflectors = cluster.runtime.watch._reflectors
+    reflectors["certificates.k8s.io", "ClusterTrustBundle"].path = served
+    cluster.turn()
+    assert claimed(cluster) == list(SUPPORTED_FEATURES)
+    cluster.runtime.surroundings.channel = "standard"
+    cluster.turn()
+    assert set(SUPPORTED_FEATURES) - set(claimed(cluster)) == EXPERIMENTAL_FEATURES
+    # A CRD that does not say: the kinds of the experimental channel tell.
+    cluster.runtime.surroundings.channel = None
+    cluster.turn()
+    assert set(SUPPORTED_FEATURES) - set(claimed(cluster)) == EXPERIMENTAL_FEATURES
+    reflectors[api.EXPERIMENTAL_GROUP, "XBackend"].path = ResourcePath("/apis/x", "v1alpha1", "xbackends")
+    cluster.turn()
+    assert claimed(cluster) == list(SUPPORTED_FEATURES)
+
+
+CLUSTER_REQUEST = {"type": "IPAddress", "routability": "Cluster"}
+
+
+def addresses(cluster: Cluster) -> list[tuple[str, str]]:
+    status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *KEY)]
+    return [(address["value"], address["routability"]) for address in status["addresses"]]
+
+
+def test_who_asks_for_cluster_ips_alone_is_not_shown_to_the_world(cluster: Cluster) -> None:
+    cluster.put(gateway(addresses=[CLUSTER_REQUEST]))
+    planned = cluster.planned("Service")
+    assert planned["spec"]["type"] == "ClusterIP"
+    cluster.put({**planned, "spec": {**planned["spec"], "clusterIPs": ["10.96.0.9"], "ipFamilies": ["IPv4"]}})
+    assert addresses(cluster) == [("10.96.0.9", "Cluster")]
+    assert cluster.condition("AddressesAssigned") == ("True", "AddressesAssigned")
+
+
+def test_a_cluster_ip_beside_the_load_balancers_address(cluster: Cluster) -> None:
+    cluster.runtime.surroundings.service_ranges = (parse_pool("10.96.0.0/16"),)
+    cluster.put(gateway(addresses=[{**CLUSTER_REQUEST, "value": "10.96.0.9"}, {"type": "IPAddress"}]))
+    planned = cluster.planned("Service")
+    assert (planned["spec"]["type"], planned["spec"]["clusterIP"]) == ("LoadBalancer", "10.96.0.9")
+    assert "loadBalancerIP" not in planned["spec"]
+    found = service(planned, "192.0.2.5")
+    cluster.put({**found, "spec": {**found["spec"], "clusterIPs": ["10.96.0.9"]}})
+    assert addresses(cluster) == [("10.96.0.9", "Cluster"), ("192.0.2.5", "")]
+
+
+def test_a_cluster_ip_that_is_none_is_not_asked_for(cluster: Cluster) -> None:
+    cluster.runtime.surroundings.service_ranges = (parse_pool("10.96.0.0/16"),)
+    cluster.put(gateway(addresses=[{**CLUSTER_REQUEST, "value": "198.51.100.1"}, {"type": "IPAddress"}]))
+    planned = cluster.planned("Service")
+    assert "clusterIP" not in planned["spec"]
+    found = service(planned, "192.0.2.5")
+    cluster.put({**found, "spec": {**found["spec"], "clusterIPs": ["10.96.0.9"]}})
+    assert addresses(cluster) == [("192.0.2.5", "")]
+    assert cluster.condition("AddressesAssigned") == ("False", "PartiallyAssigned")
 
 
 def test_options() -> None:

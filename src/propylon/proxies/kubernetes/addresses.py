@@ -19,6 +19,9 @@ class Observed(msgspec.Struct, frozen=True):
     """What a Service says of its Gateway's addresses."""
 
     addresses: tuple[api.GatewayStatusAddress, ...] = ()
+    """Those that the world is told of."""
+    cluster_ips: tuple[api.GatewayStatusAddress, ...] = ()
+    """Cluster IPs that are none of `addresses`."""
     bind: tuple[str, ...] = ()
     """What the proxies in their pods listen on."""
     reason: str = ""
@@ -40,16 +43,29 @@ def observe(
     name = f"Service {service.metadata.namespace}/{service.metadata.name}"
     have = {_canonical(value) for _, value in found}
     missing = [address for address in requested_addresses(gateway) if _canonical(address) not in have]
-    addresses = tuple(api.GatewayStatusAddress(type=kind, value=value) for kind, value in found)
+    inside = cluster_ips(service)
+    known = {address.value: address for address in inside}
+    addresses = tuple(known.get(value) or api.GatewayStatusAddress(type=kind, value=value) for kind, value in found)
+    observed = Observed(addresses, tuple(a for a in inside if a not in addresses), bind)
     if missing:
         message = f"{name} of type {service.spec.type} did not get {', '.join(missing)}{_reasons(service)}"
-        return Observed(addresses, bind, "AddressNotUsable", message)
+        return msgspec.structs.replace(observed, reason="AddressNotUsable", message=message)
     if not addresses:
         message = f"{name} of type {service.spec.type} has no address yet{_reasons(service)}"
-        return Observed((), bind, "AddressNotAssigned", message)
+        return msgspec.structs.replace(observed, reason="AddressNotAssigned", message=message)
     if not ready:
-        return Observed(addresses, bind, "Pending", f"no proxy behind {name} is ready")
-    return Observed(addresses, bind)
+        return msgspec.structs.replace(observed, reason="Pending", message=f"no proxy behind {name} is ready")
+    return observed
+
+
+def cluster_ips(service: api.Service) -> tuple[api.GatewayStatusAddress, ...]:
+    """The cluster IPs of a Service, as addresses that are reachable from within the cluster (GEP-5093)."""
+    ips = service.spec.cluster_ips or (service.spec.cluster_ip or "",)
+    return tuple(
+        api.GatewayStatusAddress(type="IPAddress", value=ip, routability="Cluster")
+        for ip in ips
+        if ip not in {"", "None"}
+    )
 
 
 def _found(service: api.Service, nodes: Sequence[api.Node]) -> list[tuple[str, str]]:
@@ -60,8 +76,7 @@ def _found(service: api.Service, nodes: Sequence[api.Node]) -> list[tuple[str, s
         found = [("IPAddress", address) for node in nodes for address in _node_addresses(node)]
         found.sort()
     else:
-        ips = service.spec.cluster_ips or (service.spec.cluster_ip or "",)
-        found = [("IPAddress", ip) for ip in ips if ip != "None"]
+        found = [("IPAddress", address.value) for address in cluster_ips(service)]
     return list(dict.fromkeys((kind, value) for kind, value in found if value))
 
 

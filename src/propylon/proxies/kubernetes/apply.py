@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -26,7 +26,7 @@ WORKERS = 4
 """Gateways that are worked on at once."""
 SWEEP_SECONDS = 60.0
 KINDS = ("ServiceAccount", "Secret", "Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler")
-"""What is made for Gateways, in the order to be applied."""
+"""What is made for Gateways whose proxies are pods, in the order to be applied."""
 
 
 class Identity(NamedTuple):
@@ -85,10 +85,15 @@ class Applier:
         documents: Documents,
         on_problem: Callable[[ObjectKey, str], None],
         *,
+        kinds: Sequence[str] = KINDS,
         policy: BackoffPolicy | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
-        """`on_problem` is told what keeps a Gateway's objects from being as planned, and "" once nothing does."""
+        """`on_problem` is told what keeps a Gateway's objects from being as planned, and "" once nothing does.
+
+        `kinds`: what is made for Gateways at all.
+        """
+        self.kinds = tuple(kinds)
         self._documents = documents
         self._on_problem = on_problem
         self._policy = policy or BackoffPolicy()
@@ -240,7 +245,7 @@ class Applier:
 
     async def sweep(self) -> None:
         """Compare all objects of the installation with what is wanted, and queue the Gateways that need work."""
-        for kind in KINDS:
+        for kind in self.kinds:
             try:
                 found = await self._documents.list_ours(kind)
             except ApplyError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from propylon.proxies.kubernetes.bootstrap import (
     build_pod_bootstrap,
 )
 from propylon.proxies.kubernetes.names import CILIUM_CONTROLLER, base_name, dns_label, label_value
-from propylon.proxies.kubernetes.parameters import ParametersSpec, parse_quantity
+from propylon.proxies.kubernetes.parameters import ParametersPatch, ParametersSpec, parse_quantity
 from propylon.proxies.kubernetes.patching import merge_patch
 from propylon.proxies.settings import ProxySettings
 
@@ -66,6 +66,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """Files of the Secret by which its proxies prove who they are: see `bootstrap.sds_files`."""
     token: str = ""
     """What makes the path for draining hard to guess."""
+    cluster_ip: str = ""
+    """The cluster IP that its Service is to have, "" if any will do."""
 
 
 def plan_documents(wanted: Wanted, installation: Installation) -> tuple[Document, ...]:
@@ -92,6 +94,58 @@ def installation_labels(controller_name: str) -> dict[str, str]:
     return {MANAGED_BY: MANAGER, CONTROLLER: label_value(controller_name.replace("/", "_"))}
 
 
+def selector_labels(gateway: api.Gateway) -> dict[str, str]:
+    """By which the objects of one Gateway are found (GEP-1762)."""
+    return {
+        GATEWAY_NAME: label_value(gateway.metadata.name),
+        CLASS_NAME: label_value(gateway.spec.gateway_class_name),
+    }
+
+
+def own_labels(gateway: api.Gateway, kind: str, controller_name: str) -> dict[str, str]:
+    """The labels that nobody else has a say in."""
+    labels = {**selector_labels(gateway), **installation_labels(controller_name)}
+    if kind == "Service" and controller_name == CILIUM_CONTROLLER:
+        labels["io.cilium.gateway/owning-gateway"] = label_value(gateway.metadata.name)
+    return labels
+
+
+def gateway_document(
+    gateway: api.Gateway,
+    controller_name: str,
+    api_version: str,
+    kind: str,
+    name: str,
+    content: Document,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    patches: Iterable[ParametersPatch] = (),
+) -> Document:
+    """An object for a Gateway, which owns it: with the labels and annotations of `spec.infrastructure` (GEP-1867).
+
+    What ties it to its Gateway is neither for patches nor for those labels to change.
+    """
+    metadata, infrastructure = gateway.metadata, gateway.spec.infrastructure
+    owner = {
+        "apiVersion": f"{api.GATEWAY_GROUP}/v1",
+        "kind": "Gateway",
+        "name": metadata.name,
+        "uid": metadata.uid,
+        "controller": True,
+    }
+    kept = {"name": name, "namespace": metadata.namespace, "ownerReferences": [owner]}
+    own = own_labels(gateway, kind, controller_name)
+    labels = {**(infrastructure.labels if infrastructure else {}), **own}
+    document: Document = {"apiVersion": api_version, "kind": kind, "metadata": {**kept, "labels": labels}, **content}
+    if noted := {**(infrastructure.annotations if infrastructure else {}), **(annotations or {})}:
+        document["metadata"]["annotations"] = noted
+    for patch in patches:
+        if patch.kind == kind:
+            document = merge_patch(document, patch.patch)
+    labels = {**(document["metadata"].get("labels") or {}), **own}
+    return {**document, "metadata": {**document["metadata"], **kept, "labels": labels}}
+
+
 class _Plan:
     """One Gateway's objects."""
 
@@ -101,15 +155,7 @@ class _Plan:
         self.parameters = wanted.parameters
         self.installation = installation
         self.name = object_name(wanted.gateway, installation.controller_name)
-        infrastructure = self.gateway.spec.infrastructure
-        self.selector = {
-            GATEWAY_NAME: label_value(self.gateway.metadata.name),
-            CLASS_NAME: label_value(self.gateway.spec.gateway_class_name),
-        }
-        # Ours come last: somebody else's word must not tear a Deployment from its pods.
-        self.own_labels = {**self.selector, **installation_labels(installation.controller_name)}
-        self.labels = {**(infrastructure.labels if infrastructure else {}), **self.own_labels}
-        self.annotations = dict(infrastructure.annotations) if infrastructure else {}
+        self.selector = selector_labels(self.gateway)
 
     def service_account(self) -> Document:
         """An identity of its own that may do nothing."""
@@ -137,13 +183,15 @@ class _Plan:
     def service(self) -> Document:
         """What leads to the proxies: the Gateway's addresses are this Service's."""
         parameters = self.parameters.service
-        kind = (parameters and parameters.type) or "LoadBalancer"
+        kind = (parameters and parameters.type) or default_service_type(self.gateway)
         spec: Document = {
             "type": kind,
             "selector": self.selector,
             "ipFamilyPolicy": (parameters and parameters.ip_family_policy) or "PreferDualStack",
-            "ports": [_service_port(port, transport) for port, transport in self.wanted.ports],
+            "ports": [service_port(port, transport) for port, transport in self.wanted.ports],
         }
+        if self.wanted.cluster_ip:
+            spec["clusterIP"] = self.wanted.cluster_ip
         if parameters is not None and kind != "ClusterIP" and parameters.external_traffic_policy:
             spec["externalTrafficPolicy"] = parameters.external_traffic_policy
         annotations: dict[str, str] = {}
@@ -155,14 +203,7 @@ class _Plan:
             if requested := requested_addresses(self.gateway):
                 spec["loadBalancerIP"] = requested[0]
                 annotations = dict.fromkeys(ADDRESS_ANNOTATIONS, ",".join(requested))
-        document = self._document("v1", "Service", {"spec": spec}, annotations=annotations)
-        if self.installation.controller_name == CILIUM_CONTROLLER:
-            owner = label_value(self.gateway.metadata.name)
-            document["metadata"]["labels"] = {
-                **document["metadata"]["labels"],
-                "io.cilium.gateway/owning-gateway": owner,
-            }
-        return document
+        return self._document("v1", "Service", {"spec": spec}, annotations=annotations)
 
     def disruption_budget(self) -> Document:
         """A drained node takes one proxy at a time."""
@@ -193,39 +234,24 @@ class _Plan:
         name: str | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> Document:
-        metadata = self.gateway.metadata
-        owner = {
-            "apiVersion": f"{api.GATEWAY_GROUP}/v1",
-            "kind": "Gateway",
-            "name": metadata.name,
-            "uid": metadata.uid,
-            "controller": True,
-        }
-        document: Document = {
-            "apiVersion": api_version,
-            "kind": kind,
-            "metadata": {
-                "name": name or self.name,
-                "namespace": metadata.namespace,
-                "labels": self.labels,
-                "ownerReferences": [owner],
-            },
-            **content,
-        }
-        if noted := {**self.annotations, **(annotations or {})}:
-            document["metadata"]["annotations"] = noted
-        for patch in self.parameters.patches:
-            if patch.kind == kind:
-                document = merge_patch(document, patch.patch)
-        # What ties the object to its Gateway is not for a patch to change.
-        kept = {"name": name or self.name, "namespace": metadata.namespace, "ownerReferences": [owner]}
-        labels = {**(document["metadata"].get("labels") or {}), **self.own_labels}
-        return {**document, "metadata": {**document["metadata"], **kept, "labels": labels}}
+        return gateway_document(
+            self.gateway,
+            self.installation.controller_name,
+            api_version,
+            kind,
+            name or self.name,
+            content,
+            annotations=annotations,
+            patches=self.parameters.patches,
+        )
 
     def _template_metadata(self) -> Document:
-        metadata: Document = {"labels": self.labels}
-        if self.annotations:
-            metadata["annotations"] = self.annotations
+        infrastructure = self.gateway.spec.infrastructure
+        # Ours come last: somebody else's word must not tear a Deployment from its pods.
+        own = own_labels(self.gateway, "Pod", self.installation.controller_name)
+        metadata: Document = {"labels": {**(infrastructure.labels if infrastructure else {}), **own}}
+        if infrastructure and infrastructure.annotations:
+            metadata["annotations"] = dict(infrastructure.annotations)
         return metadata
 
     def _pod(self) -> Document:
@@ -341,11 +367,19 @@ class _Plan:
 
 
 def requested_addresses(gateway: api.Gateway) -> tuple[str, ...]:
-    """The IP addresses that a Gateway asks for by value, each once."""
-    return tuple(dict.fromkeys(a.value for a in gateway.spec.addresses if a.type == "IPAddress" and a.value))
+    """The IP addresses of load balancers that a Gateway asks for by value, each once."""
+    wishes = (a for a in gateway.spec.addresses if a.type == "IPAddress" and not a.wants_cluster_ip)
+    return tuple(dict.fromkeys(a.value for a in wishes if a.value))
 
 
-def _service_port(port: int, transport: str) -> Document:
+def default_service_type(gateway: api.Gateway) -> str:
+    """LoadBalancer, unless a Gateway asks for cluster IPs and nothing else: then nobody outside is to reach it."""
+    wishes = gateway.spec.addresses
+    return "ClusterIP" if wishes and all(a.wants_cluster_ip for a in wishes) else "LoadBalancer"
+
+
+def service_port(port: int, transport: str) -> Document:
+    """A port of a Service that leads to the same port of the proxies."""
     name = f"port-{port}" if transport == "TCP" else f"port-{port}-{transport.lower()}"
     return {"name": name, "port": port, "targetPort": port, "protocol": transport}
 

@@ -76,9 +76,13 @@ class Client:
         parameters: Mapping[str, str] | None = None,
         body: bytes | None = None,
         content_type: str = "application/json",
+        accept: str | None = None,
         seconds: float | None = None,
     ) -> bytes:
         """One call, the whole of which may take `seconds` if given; the answer's body. Raises ApiError, Unreachable."""
+        headers = {"Content-Type": content_type} if body is not None else {}
+        if accept is not None:
+            headers["Accept"] = accept
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._http.request(
@@ -86,7 +90,7 @@ class Client:
                     path,
                     params=parameters,
                     content=body,
-                    headers={"Content-Type": content_type} if body is not None else None,
+                    headers=headers,
                     extensions=self._extensions,
                 )
         except (httpx.HTTPError, CredentialsError, TimeoutError, OSError) as error:

@@ -1,0 +1,108 @@
+"""What a cluster has besides objects: the channel of the Gateway API's CRDs, APIs that are served, Service ranges.
+
+All of it seldom changes and is asked for twice a minute; nothing is published before it was asked for once, so that no
+GatewayClass ever claims what is not there.
+"""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from propylon import api
+from propylon.app.cluster_addresses import Network
+from propylon.status import EXPERIMENTAL_FEATURES
+from propylon.store.cluster import ApiError, Client, ClusterWatch, Unreachable
+
+log = logging.getLogger("propylon.app")
+
+ASK_SECONDS = 30.0
+RETRY_SECONDS = 1.0
+CRD_NAME = f"gateways.{api.GATEWAY_GROUP}"
+_CRD = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}"
+_CHANNEL = f"{api.GATEWAY_GROUP}/channel"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+_SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
+_TRUST_BUNDLE = api.ObjectRef("certificates.k8s.io", "ClusterTrustBundle", "", "")
+_X_BACKEND = api.ObjectRef(api.EXPERIMENTAL_GROUP, "XBackend", "", "")
+
+
+class Surroundings:
+    """Asks, and remembers the answers. All methods belong to one event loop."""
+
+    def __init__(self, client: Client, watch: ClusterWatch, on_change: Callable[[], None]) -> None:
+        self.known = False
+        """Whether everything was asked for once."""
+        self.channel: str | None = None
+        """`standard` or `experimental`, None if the CRD does not say."""
+        self.service_ranges: tuple[Network, ...] = ()
+        """Where cluster IPs of Services come from; empty if the cluster does not tell (before Kubernetes 1.33)."""
+        self._client = client
+        self._watch = watch
+        self._on_change = on_change
+        self._refused: set[str] = set()
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            before = (self.known, self.channel, self.service_ranges)
+            try:
+                self.channel = _channel(await self._get(_CRD))
+                self.service_ranges = _ranges(await self._get(_SERVICE_CIDRS))
+                self.known = True
+            except Unreachable as error:
+                log.debug("the cluster's surroundings cannot be asked for: %s", error)
+            if before != (self.known, self.channel, self.service_ranges):
+                self._on_change()
+            await asyncio.sleep(ASK_SECONDS if self.known else RETRY_SECONDS)
+
+    def lacking(self) -> frozenset[str]:
+        """Features that nobody could have here."""
+        lacking: frozenset[str] = frozenset()
+        # A CRD that does not say (somebody's own copy): the experimental channel brings kinds of its own.
+        channel = self.channel or ("standard" if self._watch.path_of(_X_BACKEND) is None else "experimental")
+        if channel == "standard":
+            lacking |= EXPERIMENTAL_FEATURES
+        if self._watch.path_of(_TRUST_BUNDLE) is None:
+            lacking |= {"ClusterTrustBundle"}
+        return lacking
+
+    def is_cluster_ip(self, address: str) -> bool:
+        """Whether an address is of a range for Services."""
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in service_range for service_range in self.service_ranges)
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        """The answer, empty if there is none to be had. Raises Unreachable."""
+        try:
+            answer = await self._client.request("GET", path, accept=_METADATA_ONLY if path == _CRD else None)
+            return msgspec.json.decode(answer, type=dict[str, Any])
+        except (ApiError, msgspec.DecodeError) as error:
+            if isinstance(error, ApiError) and (error.status >= 500 or error.status == 429) and not self.known:
+                raise Unreachable(str(error)) from error
+            if path not in self._refused and not (isinstance(error, ApiError) and error.status == 404):
+                log.warning("%s cannot be read: %s", path, error)
+            self._refused.add(path)
+            return {}
+
+
+def _channel(crd: dict[str, Any]) -> str | None:
+    found = ((crd.get("metadata") or {}).get("annotations") or {}).get(_CHANNEL)
+    return found if found in {"standard", "experimental"} else None
+
+
+def _ranges(listing: dict[str, Any]) -> tuple[Network, ...]:
+    found: set[Network] = set()
+    for item in listing.get("items") or ():
+        for cidr in (item.get("spec") or {}).get("cidrs") or ():
+            try:
+                found.add(ipaddress.ip_network(cidr, strict=False))
+            except ValueError:
+                log.warning("ServiceCIDR %s is no range: %r", (item.get("metadata") or {}).get("name"), cidr)
+    return tuple(sorted(found, key=str))
