@@ -36,7 +36,13 @@ output_option = click.option(
 )
 
 
-LATE = {"explain": "propylon.cli.explain", "check": "propylon.cli.check", "controller": "propylon.cli.controller"}
+LATE = {
+    "explain": "propylon.cli.explain",
+    "check": "propylon.cli.check",
+    "test": "propylon.cli.test",
+    "diff": "propylon.cli.diff",
+    "controller": "propylon.cli.controller",
+}
 """Commands in modules of their own, imported when they are asked for: their libraries would slow down the others."""
 
 

@@ -24,16 +24,17 @@ class Found(msgspec.Struct, frozen=True):
     tests: tuple[RouteTest, ...]
     problems: tuple[FileProblem, ...]
     files: tuple[str, ...]
-    """Every file that was looked at."""
+    """Every file and directory that was looked at."""
 
 
 def files_of(paths: Sequence[str]) -> Iterator[str]:
-    """The files of some files and directories, subdirectories included, that may hold RouteTests."""
+    """Some files, and of directories all that may hold RouteTests; the directories themselves and those below them."""
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112
             yield os.path.normpath(path)
             continue
         for directory, directories, files in os.walk(path):
+            yield os.path.normpath(directory)
             directories[:] = sorted(name for name in directories if not is_ignored(name))
             for name in sorted(files):
                 if name.endswith(_SUFFIXES) and not is_ignored(name):
@@ -51,6 +52,8 @@ def find_tests(paths: Sequence[str]) -> Found:
     given = {os.path.normpath(path) for path in paths}
     files = tuple(dict.fromkeys(files_of(paths)))
     for file in files:
+        if os.path.isdir(file):  # noqa: PTH112
+            continue
         try:
             if file not in given and KIND not in Path(file).read_text(encoding="utf-8", errors="replace"):
                 continue  # most files are manifests, and large

@@ -48,6 +48,20 @@ def parse_route_test(
     return RouteTest(name, paths, variables, dev_certs, tuple(cases), locate("metadata.name")), ()
 
 
+def checked_backend(text: str) -> str:
+    """The name of a backend as expectations have it. Raises ValueError."""
+    if _BACKEND.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not NAMESPACE/NAME[:PORT], such as shop/cart:80")
+    return text
+
+
+def checked_route(text: str) -> str:
+    """The name of a route as expectations have it. Raises ValueError."""
+    if _ROUTE.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not NAMESPACE/NAME, such as shop/cart, or HTTPRoute shop/cart")
+    return text
+
+
 def _refuse_twins(cases: list[Case], wrongs: list[Wrong]) -> None:
     seen: dict[str, int] = {}
     for index, case in enumerate(cases):

@@ -9,12 +9,12 @@ from propylon.app.configuration import ConfigurationError
 from propylon.app.offline import Manifests, load
 from propylon.explain import ExplainError, Request
 from propylon.store.files import FileProblem, Severity
-from propylon.testing.coverage import Coverage, coverage
+from propylon.testing.coverage import Coverage
 from propylon.testing.finding import INVALID, Found
 from propylon.testing.model import Case, Result, RouteTest, Verdict
 from propylon.testing.parsing import request_text
 from propylon.testing.proxy import EngineError
-from propylon.testing.site import SAMPLES, Engine, Site
+from propylon.testing.site import SAMPLES, Engine, Site, coverage_of
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -106,12 +106,10 @@ class Runner:
             for request in case.requests:
                 on_result(run_case(site, test, case, request))
 
-    def coverage(self) -> Coverage:
-        """What was reached so far, of all manifests that were asked."""
-        sites = self._sites.values()
-        return coverage(
-            (site.matches for site in sites), ((site.matches, key) for site in sites for key in site.reached)
-        )
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The manifests that were asked so far."""
+        return tuple(self._sites.values())
 
     def watched(self) -> tuple[str, ...]:
         """Files and directories that the manifests were read from."""
@@ -165,7 +163,7 @@ def run_tests(
         runner.engine,
         tuple(results),
         problems,
-        runner.coverage(),
+        coverage_of(runner.sites),
         time.perf_counter() - began,
         tuple(dict.fromkeys((*found.files, *runner.watched()))),
     )

@@ -1,6 +1,6 @@
 """A set of manifests that is asked, by one engine or by both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -10,7 +10,7 @@ from propylon.explain import Explanation, Request
 from propylon.explain.request import parse
 from propylon.explain.walk import Settings
 from propylon.testing.agreement import disagreements
-from propylon.testing.coverage import Key, Match, key_of, matches_of
+from propylon.testing.coverage import Coverage, Key, Match, coverage, key_of, matches_of
 from propylon.testing.envoy_engine import EnvoyEngine
 from propylon.testing.expectations import unmet
 from propylon.testing.graph_engine import graph_answer
@@ -81,3 +81,8 @@ class Site:
         if isinstance(self._envoy, EngineError):
             raise self._envoy
         return self._envoy
+
+
+def coverage_of(sites: Sequence[Site]) -> Coverage:
+    """What was reached of some manifests so far."""
+    return coverage((site.matches for site in sites), ((site.matches, key) for site in sites for key in site.reached))
