@@ -1,9 +1,9 @@
 """The invocations: read from YAML, in the order in which they run.
 
 A step is a mapping, or just the text of its `run`: kubectl's command line, split like a shell would. `given` is its
-standard input, `editor` what `kubectl edit` calls. `watch` names a command that goes on in the background until `end` with that
-name, which waits until it has printed `lines` lines. `sorted: true` compares the lines of the output in any order, for
-lists that have none.
+standard input, `editor` what `kubectl edit` calls. `watch` names a command that goes on in the background until `end`
+with that name, which waits until it has printed `lines` lines. `sorted: true` compares the lines of the output in any
+order, for lists that have none.
 """
 
 from __future__ import annotations

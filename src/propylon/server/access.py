@@ -139,17 +139,36 @@ class Access:
             return True
         return any(_covers(rule, asked) for rule in self.rules(user, asked.namespace))
 
+    def decide(self, user: User, asked: Attributes) -> tuple[bool, str]:
+        """Whether the user may, and by which binding of the store ("" for what needs none)."""
+        if self.allows(user, asked):
+            for binding, place, subject in self._bindings_of(user, asked.namespace):
+                role = binding.get("roleRef") or {}
+                kind, name = str(role.get("kind", "")), str(role.get("name", ""))
+                if any(_covers(rule, asked) for rule in self.rules_of(place, kind, name)):
+                    return (
+                        True,
+                        f"RBAC: allowed by {_shown_binding(binding, place)} of {kind} {_quoted(name)} to {subject}",
+                    )
+            return True, ""
+        return False, ""
+
     def rules(self, user: User, namespace: str) -> Iterator[Rule]:
         """Every rule that holds for the user, in a namespace and (always) in the whole cluster."""
         self._refresh()
         for name, groups in DEFAULT_BINDINGS.items():
             if any(group in user.groups for group in groups):
                 yield from self.rules_of("", "ClusterRole", name)
+        for binding, place, _ in self._bindings_of(user, namespace):
+            role = binding.get("roleRef") or {}
+            yield from self.rules_of(place, str(role.get("kind", "")), str(role.get("name", "")))
+
+    def _bindings_of(self, user: User, namespace: str) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+        """The bindings that name the user, each with its namespace ("" for the cluster) and as whom it names him."""
         for binding in self._bindings:
             place = binding["metadata"].get("namespace", "") if binding["kind"] == "RoleBinding" else ""
-            if place in ("", namespace) and _binds(binding, user, place):
-                role = binding.get("roleRef") or {}
-                yield from self.rules_of(place, str(role.get("kind", "")), str(role.get("name", "")))
+            if place in ("", namespace) and (subject := _subject(binding, user, place)):
+                yield binding, place, subject
 
     def rules_of(self, namespace: str, kind: str, name: str) -> Iterator[Rule]:
         """The rules of a Role in that namespace or of a ClusterRole, with what it aggregates."""
@@ -201,17 +220,27 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _binds(binding: Mapping[str, Any], user: User, namespace: str) -> bool:
+def _subject(binding: Mapping[str, Any], user: User, namespace: str) -> str:
+    """The subject of the binding that is the user, in words; "" if none is."""
     for subject in _mappings(binding.get("subjects")):
         kind, name = subject.get("kind"), str(subject.get("name", ""))
         if kind == "User" and name == user.name:
-            return True
+            return f"User {_quoted(name)}"
         if kind == "Group" and name in user.groups:
-            return True
+            return f"Group {_quoted(name)}"
         place = subject.get("namespace") or namespace
         if kind == "ServiceAccount" and user.name == f"system:serviceaccount:{place}:{name}":
-            return True
-    return False
+            return f"ServiceAccount {_quoted(f'{name}/{place}')}"
+    return ""
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _shown_binding(binding: Mapping[str, Any], place: str) -> str:
+    name = binding["metadata"]["name"]
+    return f"{binding['kind']} {_quoted(f'{name}/{place}' if place else name)}"
 
 
 def _covers(rule: Rule, asked: Attributes) -> bool:
@@ -243,16 +272,35 @@ def allowed_to_grant(access: Access, user: User, rules: list[Mapping[str, Any]],
     """Why a user may not write a role with these rules: nobody grants what he does not have; "" if he may."""
     if ADMINS in user.groups:
         return ""
+    missing: list[str] = []
     for rule in rules:
         for verb in rule.get("verbs") or ():
-            for path in rule.get("nonResourceURLs") or ():
-                if not access.allows(user, Attributes(str(verb), path=str(path))):
-                    return f"attempting to grant permissions that are not held: {verb} {path}"
+            missing += [
+                f"{{NonResourceURLs:[{_quoted(str(path))}], Verbs:[{_quoted(str(verb))}]}}"
+                for path in rule.get("nonResourceURLs") or ()
+                if not access.allows(user, Attributes(str(verb), path=str(path)))
+            ]
             for group in rule.get("apiGroups") or ():
                 for resource in rule.get("resources") or ():
                     plural, _, below = str(resource).partition("/")
                     for name in rule.get("resourceNames") or [""]:
                         asked = Attributes(str(verb), str(group), plural, below, namespace, str(name))
                         if not access.allows(user, asked):
-                            return f"attempting to grant permissions that are not held: {verb} {resource}.{group}"
-    return ""
+                            names = f", ResourceNames:[{_quoted(str(name))}]" if name else ""
+                            what = f"APIGroups:[{_quoted(str(group))}], Resources:[{_quoted(str(resource))}]{names}"
+                            missing.append(f"{{{what}, Verbs:[{_quoted(str(verb))}]}}")
+    if not missing:
+        return ""
+    return "attempting to grant RBAC permissions not currently held:\n" + "\n".join(dict.fromkeys(missing))
+
+
+def exempt_from_grants(access: Access, user: User, kind: str, body: Mapping[str, Any], namespace: str) -> bool:
+    """Whether `escalate` on roles, or `bind` on the role that a binding names, lets the user grant anything."""
+    if kind in ("Role", "ClusterRole"):
+        metadata = body.get("metadata")
+        name = str(metadata.get("name") or "") if isinstance(metadata, Mapping) else ""
+        return access.allows(user, Attributes("escalate", RBAC_GROUP, f"{kind.lower()}s", "", namespace, name))
+    role = body.get("roleRef")
+    role = role if isinstance(role, Mapping) else {}
+    plural = f"{str(role.get('kind', '')).lower()}s"
+    return access.allows(user, Attributes("bind", RBAC_GROUP, plural, "", namespace, str(role.get("name", ""))))

@@ -26,6 +26,8 @@ log = logging.getLogger("propylon.server")
 
 KUBERNETES = (1, 37)
 """The Kubernetes whose API this is like; clients compare it with their own version."""
+NOT_FOUND = b"404 page not found\n"
+"""What answers for a kind that is not served. Clients put the verb and the kind into words of their own."""
 _HEALTH = ("/healthz", "/livez", "/readyz")
 
 
@@ -89,7 +91,9 @@ class Application:
         if any(plural == place.plural for plural, _, _ in virtual):
             return self._handle_review(request, place)
         resource = self.registry.by_plural(place.group, place.version, place.plural)
-        if resource is None or place.rest:
+        if resource is None:
+            return Answer(404, NOT_FOUND, "text/plain; charset=utf-8")
+        if place.rest:
             raise errors.no_such_path()
         return await self.verbs.handle(request, place, resource, self.registry)
 

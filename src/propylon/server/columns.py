@@ -227,6 +227,67 @@ def _ingress_address(document: Document) -> str:
     return ",".join(str(entry.get("ip") or entry.get("hostname") or "") for entry in entries)
 
 
+def _subjects(*kinds: str) -> Callable[[Document], str]:
+    def cell(document: Document) -> str:
+        found = [subject for subject in map(_map, _list(document.get("subjects"))) if subject.get("kind") in kinds]
+        places = [f"{subject['namespace']}/" if subject.get("namespace") else "" for subject in found]
+        return ", ".join(f"{place}{subject.get('name', '')}" for place, subject in zip(places, found, strict=True))
+
+    return cell
+
+
+def _containers(field: str, *path: str) -> Callable[[Document], str]:
+    def cell(document: Document) -> str:
+        spec: Any = _spec(document)
+        for name in path:
+            spec = _map(_map(spec).get(name))
+        return ",".join(str(_map(container).get(field, "")) for container in _list(spec.get("containers")))
+
+    return cell
+
+
+def _workload_selector(document: Document) -> str:
+    labels = _map(_map(_spec(document).get("selector")).get("matchLabels"))
+    return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) or "<none>"
+
+
+def _job_status(document: Document) -> str:
+    for kind, shown in (("Complete", "Complete"), ("Failed", "Failed"), ("Suspended", "Suspended")):
+        if _condition(kind)(document) == "True":
+            return shown
+    return "Running"
+
+
+def _job_completions(document: Document) -> str:
+    return f"{_status(document).get('succeeded', 0)}/{_spec(document).get('completions', 1)}"
+
+
+def _job_duration(document: Document) -> str:
+    begun, ended = _status(document).get("startTime"), _status(document).get("completionTime")
+    if not isinstance(begun, str):
+        return ""
+    return since(begun, datetime.fromisoformat(ended.replace("Z", "+00:00")) if isinstance(ended, str) else None)
+
+
+def _last_schedule(document: Document) -> str:
+    last = _status(document).get("lastScheduleTime")
+    return since(last) if last else "<none>"
+
+
+def _node_selector(document: Document) -> str:
+    labels = _map(_map(_map(_spec(document).get("template")).get("spec")).get("nodeSelector"))
+    return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) or "<none>"
+
+
+def _quota(kind: str) -> Callable[[Document], str]:
+    def cell(document: Document) -> str:
+        hard, used = _map(_status(document).get("hard")), _map(_status(document).get("used"))
+        shown = [name for name in sorted(hard) if name.startswith("limits.") == (kind == "limits")]
+        return ", ".join(f"{name}: {used.get(name, 0)}/{hard[name]}" for name in shown)
+
+    return cell
+
+
 def _role_of_binding(document: Document) -> str:
     role = _map(document.get("roleRef"))
     return f"{role.get('kind', '')}/{role.get('name', '')}"
@@ -240,6 +301,18 @@ _AGE = Column("Age", age)
 _CREATED_AT = Column("Created At", _text("metadata", "creationTimestamp"))
 _ACCEPTED_BY_PARENTS = Column("Accepted", _accepted_by_parents, 1)
 _HOSTNAMES = Column("Hostnames", _hostnames)
+
+_TEMPLATE = (
+    Column("Containers", _containers("name", "template", "spec"), 1),
+    Column("Images", _containers("image", "template", "spec"), 1),
+)
+_BINDING = (
+    Column("Role", _role_of_binding),
+    _AGE,
+    Column("Users", _subjects("User"), 1),
+    Column("Groups", _subjects("Group"), 1),
+    Column("ServiceAccounts", _subjects("ServiceAccount"), 1),
+)
 
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "GatewayClass": (
@@ -294,10 +367,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "Endpoints": (Column("Endpoints", _endpoints), _AGE),
     "Lease": (Column("Holder", _text("spec", "holderIdentity")), _AGE),
     "ClusterTrustBundle": (Column("SignerName", _text("spec", "signerName", absent="<none>")),),
-    "ServiceAccount": (
-        Column("Secrets", lambda document: len(_list(document.get("secrets"))), type="integer"),
-        _AGE,
-    ),
+    "ServiceAccount": (_AGE,),
     "Pod": (
         Column("Ready", _pod_ready),
         Column("Status", _text("status", "phase", absent="Pending")),
@@ -305,20 +375,63 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _AGE,
         Column("IP", _text("status", "podIP", absent="<none>"), 1),
         Column("Node", _text("spec", "nodeName", absent="<none>"), 1),
+        Column("Nominated Node", _text("status", "nominatedNodeName", absent="<none>"), 1),
+        Column("Readiness Gates", lambda _document: "<none>", 1),
     ),
     "Deployment": (
         Column("Ready", _ready_replicas),
         Column("Up-to-date", _count("status", "updatedReplicas"), type="integer"),
         Column("Available", _count("status", "availableReplicas"), type="integer"),
         _AGE,
+        *_TEMPLATE,
+        Column("Selector", _workload_selector, 1),
     ),
     "ReplicaSet": (
         Column("Desired", _count("spec", "replicas"), type="integer"),
         Column("Current", _count("status", "replicas"), type="integer"),
         Column("Ready", _count("status", "readyReplicas"), type="integer"),
         _AGE,
+        *_TEMPLATE,
+        Column("Selector", _workload_selector, 1),
     ),
-    "StatefulSet": (Column("Ready", _ready_replicas), _AGE),
+    "StatefulSet": (Column("Ready", _ready_replicas), _AGE, *_TEMPLATE),
+    "DaemonSet": (
+        Column("Desired", _count("status", "desiredNumberScheduled"), type="integer"),
+        Column("Current", _count("status", "currentNumberScheduled"), type="integer"),
+        Column("Ready", _count("status", "numberReady"), type="integer"),
+        Column("Up-to-date", _count("status", "updatedNumberScheduled"), type="integer"),
+        Column("Available", _count("status", "numberAvailable"), type="integer"),
+        Column("Node Selector", _node_selector),
+        _AGE,
+        *_TEMPLATE,
+        Column("Selector", _workload_selector, 1),
+    ),
+    "Job": (
+        Column("Status", _job_status),
+        Column("Completions", _job_completions),
+        Column("Duration", _job_duration),
+        _AGE,
+        *_TEMPLATE,
+        Column("Selector", _workload_selector, 1),
+    ),
+    "CronJob": (
+        Column("Schedule", _text("spec", "schedule")),
+        Column("Timezone", _text("spec", "timeZone", absent="<none>")),
+        Column("Suspend", lambda document: "True" if _spec(document).get("suspend") else "False"),
+        Column("Active", lambda document: len(_list(_status(document).get("active"))), type="integer"),
+        Column("Last Schedule", _last_schedule),
+        _AGE,
+        Column("Containers", _containers("name", "jobTemplate", "spec", "template", "spec"), 1),
+        Column("Images", _containers("image", "jobTemplate", "spec", "template", "spec"), 1),
+        Column("Selector", lambda _document: "<none>", 1),
+    ),
+    "PodDisruptionBudget": (
+        Column("Min Available", _text("spec", "minAvailable", absent="N/A")),
+        Column("Max Unavailable", _text("spec", "maxUnavailable", absent="N/A")),
+        Column("Allowed Disruptions", _count("status", "disruptionsAllowed"), type="integer"),
+        _AGE,
+    ),
+    "ResourceQuota": (Column("Request", _quota("requests")), Column("Limit", _quota("limits")), _AGE),
     "Ingress": (
         Column("Class", _text("spec", "ingressClassName", absent="<none>")),
         Column("Hosts", _ingress_hosts),
@@ -333,8 +446,8 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     ),
     "Role": (_CREATED_AT,),
     "ClusterRole": (_CREATED_AT,),
-    "RoleBinding": (Column("Role", _role_of_binding), _AGE),
-    "ClusterRoleBinding": (Column("Role", _role_of_binding), _AGE),
+    "RoleBinding": _BINDING,
+    "ClusterRoleBinding": _BINDING,
     "CustomResourceDefinition": (_CREATED_AT,),
 }
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from propylon.server.kept_schemas import check_kept, check_schema
-from propylon.server.resources import CRD_KIND, CustomVersion, Registry, Resource, Scale, version_rank
+from propylon.server.resources import CRD_KIND, CUSTOM_VERBS, CustomVersion, Registry, Resource, Scale, version_rank
 from propylon.store import Gone, LocalStore, StoreError, ref_of_document
 from propylon.store.local import utc_now
 
@@ -84,8 +84,7 @@ def _check_versions(versions: Any) -> list[Cause]:
             causes.append(_bad(f"spec.versions[{index}].name", str(version.get("name")), "must be a DNS label"))
         schema = version.get("schema")
         if not isinstance(schema, Mapping) or not isinstance(schema.get("openAPIV3Schema"), Mapping):
-            text = "Required value: schemas are required"
-            causes.append(("FieldValueRequired", text, f"spec.versions[{index}].schema.openAPIV3Schema"))
+            causes.append(("FieldValueRequired", "Required value", f"spec.versions[{index}].schema.openAPIV3Schema"))
         else:
             causes += check_schema(schema["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema")
     return causes
@@ -142,6 +141,7 @@ def resource_of(document: Mapping[str, Any]) -> Resource | None:
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         custom=MappingProxyType(custom),
+        verbs=CUSTOM_VERBS,
         list_kind=names.get("listKind") or f"{names['kind']}List",
         description=next(iter(custom.values())).schema.get("description", ""),
     )

@@ -16,6 +16,8 @@ from propylon.store.kindinfo import is_namespaced
 from propylon.store.protocol import GroupKind
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+"""The same, in the order in which API servers name those of custom kinds; Gateway API's are custom elsewhere."""
 CRD_GROUP = "apiextensions.k8s.io"
 CRD_KIND = GroupKind(CRD_GROUP, "CustomResourceDefinition")
 
@@ -101,7 +103,7 @@ def takes_strategic_patches(resource: Resource) -> bool:
     return not resource.custom and resource.group not in (GATEWAY_GROUP, EXPERIMENTAL_GROUP)
 
 
-_WORKLOAD = Scale(".spec.replicas", ".status.replicas", ".status.selector")
+_WORKLOAD = Scale(".spec.replicas", ".status.replicas", ".spec.selector")
 
 
 def _kept(
@@ -257,6 +259,7 @@ def _interpreted(info: KindInfo) -> Resource:
         versions=info.served_versions,
         short_names=info.short_names,
         categories=_ALL if info.kind == "Service" else info.categories,
+        verbs=CUSTOM_VERBS if info.group in (GATEWAY_GROUP, EXPERIMENTAL_GROUP) else ALL_VERBS,
         status=info.status_subresource,
         info=info,
         list_kind=f"{info.kind}List",

@@ -9,6 +9,7 @@ from propylon.server import errors
 from propylon.server.access import Access, Attributes
 from propylon.server.identity import User
 from propylon.server.paths import Place
+from propylon.store.local import utc_now
 
 Document = dict[str, Any]
 Authenticate = Callable[[str], User | None]
@@ -36,8 +37,11 @@ def review(place: Place, body: Mapping[str, Any], user: User, access: Access, au
                 status["user"] = _user_info(found)
         case _:
             raise errors.no_such_path()
-    metadata = body.get("metadata") if isinstance(body.get("metadata"), Mapping) else {}
-    return {**body, "metadata": metadata or {}, "status": status}
+    given = body.get("metadata")
+    metadata = dict(given) if isinstance(given, Mapping) else {}
+    if place.plural == "selfsubjectreviews":
+        metadata["creationTimestamp"] = utc_now()
+    return {**body, "metadata": metadata, "status": status}
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -69,7 +73,8 @@ def _attributes(spec: Mapping[str, Any]) -> Attributes:
 
 
 def _access_status(access: Access, user: User, asked: Attributes) -> Document:
-    return {"allowed": access.allows(user, asked)}
+    allowed, reason = access.decide(user, asked)
+    return {"allowed": allowed, "reason": reason} if reason else {"allowed": allowed}
 
 
 def _rules_status(access: Access, user: User, namespace: str) -> Document:

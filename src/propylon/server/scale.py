@@ -18,8 +18,8 @@ def scale_document(document: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
     present = find_all(document, scale.status_replicas)
     selector = find_all(document, scale.selector) if scale.selector else []
     status: dict[str, Any] = {"replicas": present[0] if present else 0}
-    if selector and isinstance(selector[0], str):
-        status["selector"] = selector[0]
+    if selector and (text := _selector_text(selector[0])):
+        status["selector"] = text
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
@@ -27,6 +27,20 @@ def scale_document(document: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
         "spec": {"replicas": wanted[0]} if wanted else {},
         "status": status,
     }
+
+
+def _selector_text(selector: Any) -> str:
+    """A label selector in its written form: as it is, or from matchLabels and matchExpressions."""
+    if not isinstance(selector, Mapping):
+        return selector if isinstance(selector, str) else ""
+    labels = selector.get("matchLabels")
+    terms = {name: f"{name}={value}" for name, value in labels.items()} if isinstance(labels, Mapping) else {}
+    for expression in selector.get("matchExpressions") or ():
+        if isinstance(expression, Mapping):
+            key, values = str(expression.get("key")), ",".join(sorted(map(str, expression.get("values") or ())))
+            written = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "DoesNotExist": f"!{key}"}
+            terms[key] = written.get(str(expression.get("operator")), key)
+    return ",".join(terms[key] for key in sorted(terms))
 
 
 def apply_scale(document: Mapping[str, Any], scale: Scale, wanted: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from propylon.server.errors import bad_request
+from propylon.server.resources import BUILT_IN, takes_strategic_patches
 
 Matcher = Callable[[Mapping[str, Any]], bool]
 """Whether a raw object is selected."""
@@ -106,6 +107,7 @@ _FIELDS: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "Service"): frozenset({"spec.clusterIP", "spec.type"}),
 }
 _EVERYWHERE = frozenset({"metadata.name", "metadata.namespace"})
+_OWN_GROUPS = frozenset(resource.group for resource in BUILT_IN if takes_strategic_patches(resource))
 
 
 def parse_field_selector(text: str, kind: tuple[str, str], selectable: tuple[str, ...] = ()) -> Matcher | None:
@@ -123,13 +125,20 @@ def parse_field_selector(text: str, kind: tuple[str, str], selectable: tuple[str
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         key, value = found["key"].strip(), re.sub(r"\\(.)", r"\1", found["value"])
         if key not in allowed:
-            raise bad_request(f"field label not supported: {key}")
+            raise bad_request(_unknown_field(kind, key))
         tests.append((tuple(key.split(".")), value, found["op"] != "!="))
 
     def selected(document: Mapping[str, Any]) -> bool:
         return all((_text_at(document, path) == value) is equal for path, value, equal in tests)
 
     return selected
+
+
+def _unknown_field(kind: tuple[str, str], key: str) -> str:
+    """Kinds with fields of their own, and custom ones, are told otherwise than the rest."""
+    if kind in _FIELDS or kind[0] not in _OWN_GROUPS:
+        return f"field label not supported: {key}"
+    return f'"{key}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _split_terms(text: str) -> list[str]:

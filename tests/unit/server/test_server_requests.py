@@ -28,7 +28,8 @@ def test_codes_and_reasons(tmp_path: Path) -> None:
         await world.json("GET", ROUTES, code=406, accept="application/vnd.kubernetes.protobuf")
         await world.json("DELETE", "/version", code=405)
         await world.json("PUT", ROUTES, route("a"), 405)
-        await world.json("GET", "/apis/no.example.com/v1/things", code=404)
+        unknown = await world.send("GET", "/apis/no.example.com/v1/things")
+        assert (unknown.code, unknown.content_type) == (404, "text/plain; charset=utf-8")
         await world.json("GET", ROUTES, code=400, labelSelector="a in (")
         await world.json("GET", ROUTES, code=400, fieldSelector="spec.hostnames=a")
         await world.json("GET", ROUTES, code=504, resourceVersion="999999", resourceVersionMatch="NotOlderThan")
@@ -186,7 +187,7 @@ def test_who_may(tmp_path: Path) -> None:
         await world.json("GET", "/api/v1/configmaps", code=403, user=ada)
         grant = {**binding, "metadata": {"name": "c"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}}
         escalated = await world.json("POST", bindings, grant, 403, user=ada)
-        assert "not held" in escalated["message"]
+        assert "not currently held" in escalated["message"]
         more = {"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}}
         form = "application/merge-patch+json"
         await world.json("PATCH", f"{bindings}/b", more, 403, user=ada, content_type=form)
