@@ -26,7 +26,7 @@ from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
 from propylon.echo.process import EchoProcess
 from propylon.explain import Request, Settings, explain
-from propylon.status import merge_status
+from propylon.status import CLUSTER_FEATURES, merge_status
 from propylon.store import NotFound, StoreUnavailable
 from propylon.store.local import utc_now
 
@@ -68,6 +68,8 @@ class Runtime:
         self.kubernetes: KubernetesApi | None = None
         if options.api:
             self.kubernetes = KubernetesApi(options, self.workspace.store, say, self.machine.log)
+            # What a Gateway wants on its infrastructure is seen on the Pods that show its proxy.
+            self.workspace.controller.lack(CLUSTER_FEATURES - {"GatewayInfrastructure"})
         self._stopping = asyncio.Event()
         self._unwritten: set[api.ObjectRef] = set()
         self._store_retry_at: float | None = None
