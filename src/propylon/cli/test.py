@@ -157,11 +157,15 @@ class _Printer:
 
 def render(report: Report, list_missed: bool, fail_under: float | None) -> str:
     """What follows the tests: why some failed, what is wrong with files, coverage, and the sum of it all."""
-    parts = [_failure(result) for result in report.results if result.verdict != "passed"]
     wrong = [
         f"{colour('error', 'red')}  {problem}" for problem in report.problems if problem.severity is Severity.ERROR
     ]
-    parts += ["\n".join(wrong)] if wrong else []
+    parts = ["\n".join(wrong)] if wrong else []
+    told: set[str] = set()
+    for result in report.results:
+        if result.verdict != "passed" and result.error not in told:
+            parts.append(_failure(result))
+            told.update({result.error} - {""})  # an Envoy that does not run is one thing, not one for each test
     too_little = _too_little(report.coverage, fail_under)
     lines = []
     if report.results:
