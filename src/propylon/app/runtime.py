@@ -14,13 +14,13 @@ from typing import Any
 from propylon import api
 from propylon.app.configuration import UpOptions
 from propylon.app.control import ControlServer
-from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
 from propylon.app.kubernetes_api import KubernetesApi
 from propylon.app.machine import Machine
-from propylon.app.memory import relax_collection, set_apart
+from propylon.app.memory import hold_collection, set_apart
 from propylon.app.offline import as_document
+from propylon.app.status_queue import StatusQueue
 from propylon.app.urls import render_urls
 from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
@@ -33,7 +33,8 @@ from propylon.store.local import utc_now
 RETRY_SECONDS = 1.0
 """How often a store that could not be read or written is tried again."""
 
-STATUSES_PER_TRANSACTION = 200
+STATUSES_PER_TURN = 50
+"""So many are written in one transaction before the loop looks for news again: some 20 ms."""
 
 QUIET_TURNS = 3
 """Findings wait while up to so many turns follow each other at once: a missing certificate may be issued next."""
@@ -71,7 +72,7 @@ class Runtime:
             # What a Gateway wants on its infrastructure is seen on the Pods that show its proxy.
             self.workspace.controller.lack(CLUSTER_FEATURES - {"GatewayInfrastructure"})
         self._stopping = asyncio.Event()
-        self._unwritten: set[api.ObjectRef] = set()
+        self._unwritten = StatusQueue()
         self._store_retry_at: float | None = None
         self._settled = False
         self._silent = 0
@@ -102,7 +103,7 @@ class Runtime:
         def ring() -> None:
             loop.call_soon_threadsafe(self._bell.set)
 
-        relax_collection()
+        hold_collection()
         unsubscribe = self.workspace.store.subscribe(ring)
         self.workspace.ring = ring
         await self._start()
@@ -164,6 +165,7 @@ class Runtime:
             return
         self._unannounced = self._unannounced or bool(outcome.gateways)
         self.plane.publish(outcome, retry=self.plane.retry_is_due())
+        await asyncio.sleep(0)  # what is to be sent goes out before anything else is done
         self.machine.touch("/".join(key) for key in outcome.gateways)
         if self.echo is not None and outcome.unserved_changed:
             await self.echo_backends.follow()
@@ -171,55 +173,51 @@ class Runtime:
         self.plane.note_acknowledgements(outcome)
         after = self.workspace.compute()
         self.plane.publish(after, retry=False)
-        outcome = outcome._replace(statuses={**outcome.statuses, **after.statuses})
-        await asyncio.sleep(0)  # what is to be sent goes out before statuses are made durable
-        await self._write_statuses(outcome)
+        self._unwritten.add(outcome.statuses)
+        self._unwritten.add(after.statuses)
+        self._write_statuses()
         if self.workspace.store_problems:
             self._retry_store()
         self._tell()
 
     # -- statuses ----------------------------------------------------------------------------------------------------
 
-    async def _write_statuses(self, outcome: Outcome) -> None:
-        """Write what changed, some hundred in a transaction; what cannot be written now is written later.
+    def _write_statuses(self) -> None:
+        """Write some of what changed in one transaction; the rest, and what cannot be written now, in later turns.
 
-        Between transactions proxies get their turn: thousands of statuses must not keep them waiting.
+        So changes and proxies never wait for thousands of statuses.
         """
-        refs = {*outcome.statuses, *self._unwritten}
-        if not refs:
-            self.workspace.problems.set_others("store", self.workspace.store_problems)
-            return
-        remaining = sorted(refs)
-        now = utc_now()
-        store, statuses = self.workspace.store, self.workspace.statuses
-
-        def write(ref: api.ObjectRef) -> None:
-            changed = False
-
-            def merged(document: dict[str, Any]) -> dict[str, Any] | None:
-                nonlocal changed
-                status = merge_status(document, statuses.get(ref), now)
-                changed = status is not None
-                return status if changed else document.get("status")
-
-            written = store.patch_status(ref, merged)
-            if changed:
-                self.workspace.note_written(int(written["metadata"]["resourceVersion"]))
-
+        refs = self._unwritten.head(STATUSES_PER_TURN)
         try:
-            while remaining:
-                with store.transaction():
-                    for ref in remaining[:STATUSES_PER_TRANSACTION]:
-                        with contextlib.suppress(NotFound):
-                            write(ref)
-                del remaining[:STATUSES_PER_TRANSACTION]
-                await asyncio.sleep(0)
+            if refs:
+                now = utc_now()
+                with self.workspace.store.transaction():
+                    written = [self._write_status(ref, now) for ref in refs]
+                for version in written:
+                    self.workspace.note_written(version)
         except StoreUnavailable as error:
-            self._unwritten = set(remaining)
             self._store_failed(error)
         else:
-            self._unwritten = set()
+            self._unwritten.done(refs)
             self.workspace.problems.set_others("store", self.workspace.store_problems)
+            if self._unwritten:
+                self._bell.set()
+
+    def _write_status(self, ref: api.ObjectRef, now: str) -> int:
+        """Write one status; the resourceVersion that this made, 0 if there was nothing to write."""
+        changed = False
+
+        def merged(document: dict[str, Any]) -> dict[str, Any] | None:
+            nonlocal changed
+            status = merge_status(document, self.workspace.statuses.get(ref), now)
+            changed = status is not None
+            return status if changed else document.get("status")
+
+        try:
+            written = self.workspace.store.patch_status(ref, merged)
+        except NotFound:
+            return 0
+        return int(written["metadata"]["resourceVersion"]) if changed else 0
 
     def _store_failed(self, error: StoreUnavailable) -> None:
         self.workspace.problems.set_others("store", [store_problem(self.options.data_dir, error)])
