@@ -42,12 +42,13 @@ def build_http_connection_manager(
     scoped: bool = False,
 ) -> Any:
     """The network filter that serves one route table, by RDS or by scopes."""
+    authorization = tuple(authorization)
     hcm = Hcm(
         codec_type=Hcm.AUTO,
         stat_prefix=names.route_configuration(table),
         http_filters=[
             cors.build_filter(),
-            *(ext_authz.build_filter(each, settings) for each in authorization),
+            *(f for each in authorization for f in ext_authz.build_filters(each, settings, scoped=scoped)),
             stateful_session.build_filter(),
             router.build_filter(),
         ],
@@ -80,6 +81,8 @@ def build_http_connection_manager(
     if scoped:
         hcm.scoped_routes.CopyFrom(scope.build_scoped_routes(table))
         hcm.early_header_mutation_extensions.append(scope.build_scope_mutation(table))
+        if authorization:
+            hcm.http_filters.insert(0, scope.build_authorization_filter(ext_authz.WANTED))
         hcm.http_filters.insert(0, scope.build_fallback_filter(table))
     else:
         hcm.rds.CopyFrom(hcm_pb.Rds(route_config_name=names.route_configuration(table), config_source=ads()))

@@ -8,7 +8,7 @@ from envoy.config.route.v3 import route_pb2
 from propylon.envoy import names
 from propylon.envoy.resource import serialize
 from propylon.envoy.virtual_host import as_fragment, empty_virtual_host, misdirected_virtual_host
-from propylon.graph.model import ListenerKey, Port, RouteTableKey
+from propylon.graph.model import Filter, ListenerKey, Port, RouteTableKey
 
 
 class RouteTable(msgspec.Struct, frozen=True):
@@ -20,6 +20,8 @@ class RouteTable(msgspec.Struct, frozen=True):
     misdirected: tuple[str, ...] = ()
     """Hostnames of other listeners, which answer 421 here."""
     listeners: tuple[ListenerKey, ...] = ()
+    filters: tuple[tuple[str, tuple[Filter, ...]], ...] = ()
+    """Of those of `claimed` whose listener has filters of its own."""
 
 
 def route_tables(port: Port, misdirected_limit: int) -> dict[RouteTableKey, RouteTable]:
@@ -36,12 +38,15 @@ def route_tables(port: Port, misdirected_limit: int) -> dict[RouteTableKey, Rout
     for listener in port.listeners:
         key = listener.route_table
         own = listener.hostname or "*"
+        filters = ((own, listener.filters),) if listener.filters else ()
         if listener.protocol == "HTTPS":
             misdirected = _misdirected(own, hostnames, inside.get(own, []), misdirected_limit)
-            tables[key] = RouteTable(key, (own,), misdirected, (listener.key,))
+            tables[key] = RouteTable(key, (own,), misdirected, (listener.key,), filters)
         elif listener.protocol == "HTTP":
             known = tables.get(key, RouteTable(key, ()))
-            tables[key] = RouteTable(key, (*known.claimed, own), (), (*known.listeners, listener.key))
+            tables[key] = RouteTable(
+                key, (*known.claimed, own), (), (*known.listeners, listener.key), (*known.filters, *filters)
+            )
     return tables
 
 
@@ -57,7 +62,10 @@ def build_route_configuration(table: RouteTable, hosts: Iterable[tuple[str, byte
     for hostname, fragment in hosts:
         served.add(hostname)
         fragments.append(fragment)
-    fragments.extend(as_fragment(empty_virtual_host(h)) for h in sorted(set(table.claimed) - served))
+    filters = dict(table.filters)
+    fragments.extend(
+        as_fragment(empty_virtual_host(h, filters.get(h, ()))) for h in sorted(set(table.claimed) - served)
+    )
     foreign = [h for h in table.misdirected if h not in served]
     if foreign:
         fragments.append(as_fragment(misdirected_virtual_host(foreign)))

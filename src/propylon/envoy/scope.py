@@ -25,7 +25,6 @@ from propylon.graph.model import RouteTableKey
 
 HEADER = "x-propylon-scope"
 """Overwritten in every request, and taken away before backends see it."""
-FALLBACK = "propylon.scope_fallback"
 ANY = "*"
 
 _FALLBACK_SOURCE = """
@@ -42,7 +41,18 @@ function envoy_on_request(handle)
   end
 end
 """
-"""`metadata` has the route resolved again. Every route of ours has a name, so "" says that there is none."""
+"""`metadata` has the route resolved again. Every route of ours has a name, so "" says that there is none.
+It resolves once a filter, so what the route found in the end says is read by another one."""
+_AUTHORIZATION_SOURCE = """
+function envoy_on_request(handle)
+  handle:metadata()
+  for _, found in ipairs({handle:route():metadata(), handle:virtualHost():metadata()}) do
+    for _, name in ipairs(found:get("{wanted}") or {}) do
+      handle:streamInfo():dynamicMetadata():set("{asked}", name, true)
+    end
+  end
+end
+"""
 
 
 def scope_name(table: RouteTableKey, hostname: str) -> str:
@@ -79,9 +89,22 @@ def build_scope_mutation(table: RouteTableKey) -> Any:
 def build_fallback_filter(table: RouteTableKey) -> Any:
     """The HTTP filter for requests that found no scope: other spelling of the Host, wildcards, unknown hosts."""
     source = _FALLBACK_SOURCE.replace("{header}", HEADER).replace("{table}", names.route_configuration(table))
+    return _lua(names.SCOPE_FALLBACK, source)
+
+
+def build_authorization_filter(wanted: str) -> Any:
+    """The HTTP filter after it: tells authorization filters that could not know their route when they were set up.
+
+    `wanted`: key in the metadata of routes and virtual hosts that has the names of those they want (see `ext_authz`).
+    """
+    source = _AUTHORIZATION_SOURCE.replace("{asked}", names.AUTHORIZATION).replace("{wanted}", wanted)
+    return _lua(names.SCOPE_AUTHORIZATION, source)
+
+
+def _lua(name: str, source: str) -> Any:
     lua = lua_pb2.Lua()
     lua.default_source_code.inline_string = source
-    return hcm_pb.HttpFilter(name=FALLBACK, typed_config=pack(lua))
+    return hcm_pb.HttpFilter(name=name, typed_config=pack(lua))
 
 
 def build_not_found() -> Any:
@@ -94,7 +117,8 @@ def build_not_found() -> Any:
 def build_scope(table: RouteTableKey, hostname: str, fragment: bytes) -> bytes:
     """ScopedRouteConfiguration of one exact hostname; `fragment` is its virtual host as a RouteConfiguration."""
     head = route_pb2.RouteConfiguration(name=scope_name(table, hostname), ignore_port_in_host_matching=True)
-    head.typed_per_filter_config[FALLBACK].CopyFrom(pack(route_pb.FilterConfig(disabled=True)))
+    for name in (names.SCOPE_FALLBACK, names.SCOPE_AUTHORIZATION):
+        head.typed_per_filter_config[name].CopyFrom(pack(route_pb.FilterConfig(disabled=True)))
     return _scope(table, hostname, head, fragment)
 
 

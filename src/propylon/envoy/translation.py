@@ -14,7 +14,7 @@ from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_a
 from propylon.envoy.filter_chain import ChainKey, ChainPlan, FilterChain, build_filter_chain, is_matched, plan_chains
 from propylon.envoy.filter_chain_matcher import build_entry, build_matcher
 from propylon.envoy.forms import Forms, build_forms
-from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of
+from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of, listener_filters, usable
 from propylon.envoy.listener import PortHead, build_listener, join_listener
 from propylon.envoy.redirect import Place
 from propylon.envoy.resource import (
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 Resources = Collection[tuple[api.ObjectKey, str], Resource]
+Tables = Collection[RouteTableKey, RouteTable]
 Named = dict[tuple[api.ObjectKey, str], Resource]
 
 
@@ -90,9 +91,14 @@ class Fragment(msgspec.Struct, frozen=True):
 def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, forms: Forms | None = None) -> Translation:
     """Create the collections that hold Envoy's configuration of every Gateway in `graph`."""
     forms = forms or build_forms(engine, graph, settings)
+
+    def tables_of(_: PortKey, port: Port, __: Look) -> dict[RouteTableKey, RouteTable]:
+        return route_tables(port, settings.misdirected_limit)
+
+    tables: Tables = engine.flat_derive("envoy: route tables", graph.ports, tables_of)
     weighted_udp = _weighted_udp_routes(engine, graph)
-    route_configurations, scopes = _route_configurations(engine, graph, forms, settings)
-    listeners, filter_chains = _listeners(engine, graph, forms, settings)
+    route_configurations, scopes = _route_configurations(engine, graph, tables, forms, settings)
+    listeners, filter_chains = _listeners(engine, graph, tables, forms, settings)
     return Translation(
         listeners=listeners,
         filter_chains=filter_chains,
@@ -104,7 +110,9 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     )
 
 
-def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettings) -> tuple[Resources, Resources]:
+def _listeners(
+    engine: Engine, graph: Graph, tables: Tables, forms: Forms, settings: EnvoySettings
+) -> tuple[Resources, Resources]:
     def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
         return (PortKey(key.gateway, key.port, key.transport),)
 
@@ -117,12 +125,20 @@ def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettin
         found = {each.name: each for host in hosts for each in look.get(authorization, host) or ()}
         return tuple(found[name] for name in sorted(found))
 
+    def of_listeners(_: RouteTableKey, table: RouteTable, __: Look) -> tuple[AuthorizationFilter, ...] | None:
+        return tuple(each for _, filters in table.filters for each in listener_filters(filters)) or None
+
+    def authorization_of(look: Look, table: RouteTableKey) -> tuple[AuthorizationFilter, ...]:
+        every = (*(look.get(authorization_by_listener, table) or ()), *(look.get(authorization_by_table, table) or ()))
+        found = {each.name: each for each in every if usable(each.auth)}
+        return tuple(found[name] for name in sorted(found))
+
     def plans_of(key: PortKey, port: Port, look: Look) -> dict[ChainKey, ChainPlan]:
         return plan_chains(port, [route for _, route in look.by(l4_by_port, key)], settings)
 
     def chain(key: ChainKey, plan: ChainPlan, look: Look) -> FilterChain:
         table = plan.route_table
-        authorizations = (look.get(authorization_by_table, table) or ()) if table is not None else ()
+        authorizations = authorization_of(look, table) if table is not None else ()
         scoped = table is not None and forms.in_scopes(look, table)
         message = build_filter_chain(key, plan, authorizations, settings, scoped=scoped)
         origins = [_holder(plan.listener.key), *((plan.route.route,) if plan.route is not None else ())]
@@ -160,6 +176,7 @@ def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettin
     authorization = engine.derive("envoy: authorization of virtual hosts", graph.virtual_hosts, asked)
     by_table = authorization.index("envoy: authorization by table", lambda key, _: (key.table,))
     authorization_by_table = engine.derive("envoy: authorization of tables", by_table, of_table)
+    authorization_by_listener = engine.derive("envoy: authorization of listeners", tables, of_listeners)
     plans = engine.flat_derive("envoy: plans of filter chains", graph.ports, plans_of)
     chains = engine.derive("envoy: filter chains", plans, chain)
     chains_inside = chains.index("envoy: chains inside", lambda key, each: () if each.discovered else (key.port,))
@@ -173,13 +190,10 @@ def _listeners(engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettin
 
 
 def _route_configurations(
-    engine: Engine, graph: Graph, forms: Forms, settings: EnvoySettings
+    engine: Engine, graph: Graph, tables: Tables, forms: Forms, settings: EnvoySettings
 ) -> tuple[Resources, Resources]:
     def offset(_: PortKey, port: Port, __: Look) -> int | None:
         return port.bound_port - port.key.port or None
-
-    def tables_of(_: PortKey, port: Port, __: Look) -> dict[RouteTableKey, RouteTable]:
-        return route_tables(port, settings.misdirected_limit)
 
     def fragment(key: VirtualHostKey, host: VirtualHost, look: Look) -> Fragment:
         table = key.table
@@ -223,7 +237,6 @@ def _route_configurations(
         return _named(key.table.gateway, Resource(SCOPED_ROUTE_CONFIGURATION, name, body, host.origins))
 
     offsets = engine.derive("envoy: port offsets", graph.ports, offset)
-    tables = engine.flat_derive("envoy: route tables", graph.ports, tables_of)
     fragments = engine.derive("envoy: virtual hosts", graph.virtual_hosts, fragment)
     fragments_by_table = fragments.index("envoy: virtual hosts by table", lambda key, _: (key.table,))
     fallbacks_by_table = fragments.index(

@@ -1,5 +1,6 @@
 """VirtualHost: one hostname of a route table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb
@@ -12,7 +13,7 @@ from propylon.envoy.redirect import Place
 from propylon.envoy.resource import serialize, unique
 from propylon.envoy.route import build_routes, direct_response
 from propylon.envoy.scope import build_not_found
-from propylon.graph.model import Match, VirtualHost
+from propylon.graph.model import Filter, Match, VirtualHost
 
 
 def build_virtual_host(host: VirtualHost, place: Place, *, final: bool = False) -> Any:
@@ -20,11 +21,19 @@ def build_virtual_host(host: VirtualHost, place: Place, *, final: bool = False) 
     out = route_pb.VirtualHost(name=host.key.hostname, domains=[host.key.hostname])
     asked = ext_authz.listener_filters(host.filters)
     if all(ext_authz.usable(each.auth) for each in asked):
-        _fill(out, host, place, final=final)
-        ext_authz.enable(out, asked)
+        # A listener's filters are for every request: what no route matches needs a route to be asked about.
+        _fill(out, host, place, final=final or bool(asked))
+        if asked:
+            ext_authz.stand_by(out, (each for each in ext_authz.filters_of(host) if not each.before_routing))
+            ext_authz.enable(out, asked)
     else:
-        out.routes.append(direct_response(route_pb.Route(name="refused", match=route_pb.RouteMatch(prefix="/")), 500))
+        out.routes.append(_refused())
     return out
+
+
+def _refused() -> Any:
+    """Nobody is let past an authorizer that cannot be asked."""
+    return direct_response(route_pb.Route(name="refused", match=route_pb.RouteMatch(prefix="")), 500)
 
 
 def _fill(out: Any, host: VirtualHost, place: Place, *, final: bool) -> None:
@@ -44,9 +53,14 @@ def _fill(out: Any, host: VirtualHost, place: Place, *, final: bool) -> None:
         out.routes.extend(each)
 
 
-def empty_virtual_host(hostname: str) -> Any:
-    """A hostname that a listener claims and no route serves: 404, and no other listener's routes."""
-    return route_pb.VirtualHost(name=hostname, domains=[hostname])
+def empty_virtual_host(hostname: str, filters: Sequence[Filter] = ()) -> Any:
+    """A hostname that a listener (with these filters) claims and no route serves: 404, no other listener's routes."""
+    out = route_pb.VirtualHost(name=hostname, domains=[hostname])
+    asked = ext_authz.listener_filters(filters)
+    if asked:
+        out.routes.append(build_not_found() if all(ext_authz.usable(each.auth) for each in asked) else _refused())
+        ext_authz.enable(out, asked)
+    return out
 
 
 def misdirected_virtual_host(hostnames: list[str]) -> Any:

@@ -3,6 +3,14 @@
 Which headers an authorization service gets to see is settled in the filter itself, so there is one filter per distinct
 configuration; it is off unless a route or virtual host turns it on. Filters are named by content, after their place in
 the order: what a listener asks for comes before what a route asks for.
+
+Envoy decides once, by the route that it finds first, which filters are off. Two kinds of requests get another route
+later, and nobody may slip through by that:
+- A listener's authorizer may change what routes are chosen by. So where a listener has one, every filter that a route
+  of the virtual host may want is on, and each route says whether it passes the request by.
+- In a table of scopes, a request may find its route only in the fallback filter (see `scope`). So such a table has
+  every filter twice. The second one, `late`, is on, and asks only where a filter behind the fallback found that the
+  route wants it.
 """
 
 import hashlib
@@ -22,6 +30,9 @@ from propylon.envoy.settings import EnvoySettings
 from propylon.graph.model import ClusterKey, ExternalAuth, Filter, VirtualHost
 
 _ON = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(check_settings={}))))
+_STANDBY = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(disabled=True))))
+WANTED = "authorization"
+"""Key in the metadata of routes and virtual hosts (of the filter behind the fallback): the filters they want."""
 _NEVER_COPIED = ("connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 
 
@@ -30,12 +41,21 @@ class AuthorizationFilter(msgspec.Struct, frozen=True):
 
     name: str
     auth: ExternalAuth
+    before_routing: bool = False
+    """Of a listener: its answer may change which route is chosen."""
+
+    @property
+    def late(self) -> str:
+        """The name of its twin for requests whose route was found late."""
+        return f"{self.name}/late"
 
 
 def listener_filters(filters: Sequence[Filter]) -> tuple[AuthorizationFilter, ...]:
     """Those that a listener's own filters ask for, in their order."""
     asked = [f for f in filters if isinstance(f, ExternalAuth)]
-    return tuple(AuthorizationFilter(_name(f"listener/{i:02}", auth), auth) for i, auth in enumerate(asked))
+    return tuple(
+        AuthorizationFilter(_name(f"listener/{i:02}", auth), auth, before_routing=True) for i, auth in enumerate(asked)
+    )
 
 
 def route_filter(auth: ExternalAuth) -> AuthorizationFilter:
@@ -62,17 +82,42 @@ def usable(auth: ExternalAuth) -> bool:
 
 def enable(target: Any, filters: Iterable[AuthorizationFilter]) -> None:
     """Turn filters on for a Route or VirtualHost message."""
+    _configure(target, filters, _ON)
+
+
+def stand_by(host: Any, filters: Iterable[AuthorizationFilter]) -> None:
+    """Have filters ready in a VirtualHost message, for those of its routes that turn them on."""
+    _configure(host, filters, _STANDBY)
+
+
+def _configure(target: Any, filters: Iterable[AuthorizationFilter], config: Any) -> None:
+    named = target.metadata.filter_metadata[names.SCOPE_AUTHORIZATION]
     for each in filters:
-        target.typed_per_filter_config[each.name].CopyFrom(_ON)
+        target.typed_per_filter_config[each.name].CopyFrom(config)
+        target.typed_per_filter_config[each.late].CopyFrom(config)
+        named.fields[WANTED].list_value.values.add(string_value=each.name)
 
 
-def build_filter(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
-    """The HttpFilter, off by default. A service that cannot be asked lets nothing pass."""
+def build_filters(each: AuthorizationFilter, settings: EnvoySettings, *, scoped: bool) -> list[Any]:
+    """The HttpFilter, off by default, and in a table of scopes its twin."""
+    filters = [hcm_pb.HttpFilter(name=each.name, typed_config=pack(_build_config(each, settings)), disabled=True)]
+    if scoped:
+        config = _build_config(each, settings)
+        asked = config.filter_enabled_metadata
+        asked.filter = names.AUTHORIZATION
+        asked.path.add(key=each.name)
+        asked.value.bool_match = True
+        filters.append(hcm_pb.HttpFilter(name=each.late, typed_config=pack(config)))
+    return filters
+
+
+def _build_config(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
+    """What to ask, and of whom. A service that cannot be asked lets nothing pass."""
     auth = each.auth.auth
     cluster = each.auth.backend.cluster
     assert cluster is not None
     config = ext_authz_pb2.ExtAuthz(
-        transport_api_version=config_source_pb2.V3, failure_mode_allow=False, clear_route_cache=False
+        transport_api_version=config_source_pb2.V3, failure_mode_allow=False, clear_route_cache=each.before_routing
     )
     config.status_on_error.code = 503
     if auth.protocol == "GRPC":
@@ -87,7 +132,7 @@ def build_filter(each: AuthorizationFilter, settings: EnvoySettings) -> Any:
     if auth.forward_body is not None and auth.forward_body.max_size:
         config.with_request_body.max_request_bytes = auth.forward_body.max_size
         config.with_request_body.pack_as_bytes = auth.protocol == "GRPC"
-    return hcm_pb.HttpFilter(name=each.name, typed_config=pack(config), disabled=True)
+    return config
 
 
 def _grpc_service(cluster: ClusterKey, settings: EnvoySettings) -> Any:
