@@ -30,9 +30,7 @@ def authorizer(site):
     each.close()
 
 
-@pytest.mark.parametrize(
-    "spelling", ["guarded.one.test", "GUARDED.one.test", "guarded.one.test.", "guarded.one.test:9"]
-)
+@pytest.mark.parametrize("spelling", ["one.test", "ONE.test", "one.test.", "one.test:9"])
 def test_no_spelling_of_a_host_leads_around_the_authorizer(site, authorizer, spelling):
     site.serve(entry(filters=(external("auth"),), backends=(a,)), host="one.test")
     site.serve(entry(backends=(b,)), host="open.test")
