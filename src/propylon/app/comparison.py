@@ -101,4 +101,4 @@ def _world(snapshot: Snapshot, documents: Documents, endpoints_known: bool, live
         if key.kind == "certificate" and api.ObjectRef("", "Secret", key.namespace, key.name) not in documents
     )
     side = Side(built.graph, endpoints_known=endpoints_known, issued=issued)
-    return World(side, documents, built.statuses(), snapshot.locate, live)
+    return World(side, documents, built.statuses, snapshot.locate, live)

@@ -3,6 +3,7 @@
 import ipaddress
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Snapshot:
         del ref, field
         return "", 0, 0
 
+    @cached_property
     def statuses(self) -> Mapping[api.ObjectRef, Any]:
         """The status of every object; `Programmed` as if every proxy had acknowledged what it was given."""
         programmed: Source[PortKey, PortProgrammed] = self.engine.source("programmed")

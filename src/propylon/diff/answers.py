@@ -31,6 +31,7 @@ from propylon.graph.model import (
     Rule,
     SecretKey,
     VirtualHost,
+    VirtualHostEntry,
     VirtualHostKey,
 )
 
@@ -43,6 +44,11 @@ class Winner(NamedTuple):
     route: api.ObjectRef
     rule: int
     match: str
+
+    @classmethod
+    def of(cls, entry: VirtualHostEntry) -> "Winner":
+        """As an answer names it."""
+        return cls(entry.route, entry.rule.index, match_text(entry.match))
 
 
 class Answer(NamedTuple):
@@ -151,7 +157,7 @@ class Side:
         if tried.winner is None:
             return Answer({ANSWER: "404"}, f"404: no match of host {key.hostname} takes it")
         entry = entries[tried.winner]
-        winner = Winner(entry.route, entry.rule.index, match_text(entry.match))
+        winner = Winner.of(entry)
         if tried.preflight:
             aspects = {ANSWER: "204 (a preflight)", **_effects((*host.filters, *entry.rule.filters))}
             return Answer(aspects, "204: a CORS preflight, which the proxy answers by itself", winner)

@@ -64,6 +64,10 @@ class Comparison:
         changes = [_change(seen) for seen in self._groups.values()]
         return sorted(changes, key=lambda c: (-c.hosts_total, c.gateway, c.port, c.summary))
 
+    def places(self) -> frozenset[Place]:
+        """Where something changes; of every other host it is said that it answers alike, or that nothing was found."""
+        return frozenset(seen.place for group in self._groups.values() for seen in group)
+
     # -- one host ----------------------------------------------------------------------------------------------------
 
     def _compare(self, place: Place, names: Names) -> None:
@@ -73,7 +77,7 @@ class Comparison:
         hosts = (_host(self.before, left[1]), _host(self.after, right[1]))
         if not any(hosts):
             # Bytes, datagrams, or nobody: every request is answered alike.
-            new = self._ask(place, plain)
+            new, _ = self._ask(place, plain)
             self.counts.same += not new
             self.counts.tried += new
             return
@@ -96,29 +100,34 @@ class Comparison:
 
     def _try(self, place: Place, plain: Question, pair: Pair, names: Names, *, filters: bool) -> Iterator[Request]:
         """Ask all that may differ; yield one request for each way in which it does."""
-        if self._ask(place, plain):
+        if self._ask(place, plain)[0]:
             yield plain.request
         if filters or not (pair.before and pair.after):  # all of its requests may be answered differently
             whole = (tuple(range(len(pair.before))), tuple(range(len(pair.after))))
             pair = pair._replace(changed=pair.changed._replace(before=whole[0], after=whole[1]))
-        asked = set()
-        for request in requests_for(pair, place, names.all, self.unknown):
-            if request in asked:
-                continue
-            asked.add(request)
+        seen: set[Request] = set()
+        reached: set[tuple[int, str]] = set()
+        aligned = pair.aligned
+        for request, entry, path, is_plain in requests_for(pair, place, names.all, self.unknown):
+            if request in seen or (is_plain and aligned and (id(entry), path) in reached):
+                continue  # where matches are the same, one request that is taken by it tells of a changed action
+            seen.add(request)
             if self.counts.requests >= self.limit:
                 self.counts.complete = False
                 return
-            if self._ask(place, Question.of(request)):
+            new, after = self._ask(place, Question.of(request))
+            if after.winner == Winner.of(entry):
+                reached.add((id(entry), path))
+            if new:
                 yield request
 
-    def _ask(self, place: Place, question: Question) -> bool:
-        """Ask both sides; whether their answers differ in a way that was not seen for this place before."""
+    def _ask(self, place: Place, question: Question) -> tuple[bool, Answer]:
+        """Ask both sides; whether they differ in a way that was not seen for this place before, and what the later says."""
         self.counts.requests += 1
         before, after = self.before.ask(place.port, question), self.after.ask(place.port, question)
         if before.aspects == after.aspects:
-            return False
-        return self._differs(Seen(place, question, before, after))
+            return False, after
+        return self._differs(Seen(place, question, before, after)), after
 
     def _differs(self, seen: Seen) -> bool:
         names = tuple(aspect.name for aspect in aspects_of(seen.before, seen.after))

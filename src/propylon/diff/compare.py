@@ -1,6 +1,6 @@
 """Everything together: behaviour, conditions, objects."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,10 +36,12 @@ def compare(before: World, after: World, *, limit: int = REQUESTS) -> Difference
     changes = comparison.run()
     objects = object_changes(before.documents, after.documents, partial=before.live != after.live)
     counts = comparison.counts
+    kinds = {each.object: each.change for each in objects}
+    refs = {str(ref): ref for ref in (*before.documents, *after.documents)}
     return Difference(
-        changes=tuple(_with_causes(change, objects) for change in changes),
+        changes=tuple(_with_causes(change, kinds) for change in changes),
         conditions=tuple(condition_changes(before.statuses, after.statuses)),
-        objects=tuple(_placed(each, before, after) for each in objects),
+        objects=tuple(_placed(each, refs[each.object], before, after) for each in objects),
         hosts_same=counts.same,
         hosts_tried=counts.tried,
         requests=counts.requests,
@@ -48,9 +50,8 @@ def compare(before: World, after: World, *, limit: int = REQUESTS) -> Difference
     )
 
 
-def _with_causes(change: Change, objects: Iterable[ObjectChange]) -> Change:
+def _with_causes(change: Change, changed: Mapping[str, str]) -> Change:
     """The changed objects that speak in a change; else those that are no routes, since routes affect only their own."""
-    changed = {each.object: each.change for each in objects}
     own = [rule.partition(" rule ")[0] for rule in (change.before, change.after) if rule]
     named = [name for name in dict.fromkeys(own) if name in changed]
     if not named:
@@ -60,8 +61,7 @@ def _with_causes(change: Change, objects: Iterable[ObjectChange]) -> Change:
     return msgspec.structs.replace(change, causes=tuple(f"{name} ({changed[name]})" for name in named[:_SHOWN_CAUSES]))
 
 
-def _placed(each: ObjectChange, before: World, after: World) -> ObjectChange:
+def _placed(each: ObjectChange, ref: api.ObjectRef, before: World, after: World) -> ObjectChange:
     world = before if each.change == "removed" else after
-    ref = next(ref for ref in world.documents if str(ref) == each.object)
     file, line, _ = world.locate(ref, each.fields[0] if each.fields else "")
     return msgspec.structs.replace(each, place=f"{file}:{line}") if file else each

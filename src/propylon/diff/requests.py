@@ -17,7 +17,7 @@ from propylon.graph.model import Cors, Filter, Match, RequestHeaders, VirtualHos
 _NEIGHBOURS = 48
 """So many other matches are combined with a changed one at most, the first in the order of precedence."""
 _PROBE = "probe"
-_ORIGIN = "https://origin.example"
+_ORIGIN = ("origin", "https://origin.example")
 _KEPT = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "content-type"})
 """Headers that a probe does not set: they mean something to the connection."""
 
@@ -28,6 +28,11 @@ class Pair(NamedTuple):
     before: tuple[VirtualHostEntry, ...]
     after: tuple[VirtualHostEntry, ...]
     changed: Changed
+
+    @property
+    def aligned(self) -> bool:
+        """Whether both sides have the same matches in the same order: each request is taken in the same position."""
+        return [(e.match, _has_cors(e)) for e in self.before] == [(e.match, _has_cors(e)) for e in self.after]
 
     def tried(self) -> list[VirtualHostEntry]:
         """The entries that one side has alone; each match once, those of the later side first."""
@@ -52,43 +57,66 @@ def plain_request(place: Place) -> Request:
     return Request(f"{place.scheme}://{place.host}:{place.port.port}", gateway=str(place.port.gateway))
 
 
-def requests_for(pair: Pair, place: Place, names: frozenset[str], unknown: set[str]) -> Iterator[Request]:
+class Asked(NamedTuple):
+    """A request, and what it was made from."""
+
+    request: Request
+    entry: VirtualHostEntry
+    path: str
+    plain: bool
+    """Nothing but what the match itself asks for."""
+
+
+def requests_for(pair: Pair, place: Place, names: frozenset[str], unknown: set[str]) -> Iterator[Asked]:
     """Requests that may be answered differently; matches for which none could be made are put into `unknown`."""
     tried = pair.tried()
     touched = tuple(dict.fromkeys(chain(*(_touched(entry) for entry in tried))))[:16]
-    neighbours = list({entry.match: None for entry in (*pair.after, *pair.before)})
+    aligned = pair.aligned
+    neighbours = list({(entry.match, _has_cors(entry)): entry for entry in (*pair.after, *pair.before)}.values())
     for entry in tried:
         alone = probes([entry.match])
         if not alone:
             unknown.add(f"{entry.route} rule {entry.rule.index}")
-        for probe in chain(
-            alone,
-            _dressed(alone, touched, entry),
-            *(probes([entry.match, other], 8) for other in _near(entry.match, neighbours)),
+        for plain, probe in chain(
+            ((True, probe) for probe in alone),
+            ((False, probe) for probe in chain(_dressed(alone, touched), _preflights(alone, entry))),
+            ((False, probe) for probe in (() if aligned else _together(entry, neighbours))),
         ):
             for authority in _authorities(entry, place, names):
-                yield request_of(place, _as_grpc(probe, entry), authority)
+                request = request_of(place, _as_grpc(probe, entry), authority)
+                yield Asked(request, entry, probe.path, plain)
+
+
+def _together(entry: VirtualHostEntry, neighbours: Iterable[VirtualHostEntry]) -> Iterator[Probe]:
+    for other in _near(entry.match, neighbours):
+        found = probes([entry.match, other.match], 8)
+        yield from chain(found, _preflights(found, entry, other))
 
 
 def _as_grpc(probe: Probe, entry: VirtualHostEntry) -> Probe:
     if entry.route.kind != "GRPCRoute" or any(name == "content-type" for name, _ in probe.headers):
         return probe
-    return probe._replace(headers=(*probe.headers, ("content-type", "application/grpc")))
+    return probe._replace(method="POST", headers=(*probe.headers, ("content-type", "application/grpc")))
 
 
-def _dressed(alone: list[Probe], touched: tuple[str, ...], entry: VirtualHostEntry) -> Iterator[Probe]:
-    """Requests with the headers that filters touch, with an Origin, and the preflights before them."""
+def _dressed(alone: list[Probe], touched: tuple[str, ...]) -> Iterator[Probe]:
+    """Requests with the headers that filters touch."""
     for probe in alone[:2]:
         own = {name for name, _ in probe.headers}
         extra = tuple((name, _PROBE) for name in touched if name not in own)
         if extra:
             yield probe._replace(headers=(*probe.headers, *extra))
-    if any(isinstance(each, Cors) for each in entry.rule.filters):
-        for probe in alone[:4]:
-            origin = ("origin", _ORIGIN)
-            asked_for = ("access-control-request-method", probe.method)
-            yield probe._replace(headers=(*probe.headers, origin))
-            yield probe._replace(method="OPTIONS", headers=(origin, asked_for))
+
+
+def _preflights(found: list[Probe], *entries: VirtualHostEntry) -> Iterator[Probe]:
+    """What a browser asks before: without the headers of the request, and with its method as a header."""
+    if any(map(_has_cors, entries)):
+        for probe in found:
+            yield probe._replace(method="OPTIONS", headers=(_ORIGIN, ("access-control-request-method", probe.method)))
+
+
+def _has_cors(entry: VirtualHostEntry) -> bool:
+    return any(isinstance(each, Cors) for each in entry.rule.filters)
 
 
 def _touched(entry: VirtualHostEntry) -> Iterator[str]:
@@ -99,12 +127,13 @@ def _touched(entry: VirtualHostEntry) -> Iterator[str]:
             yield from (name.lower() for name in names if name.lower() not in _KEPT)
 
 
-def _near(match: Match, others: Iterable[Match]) -> list[Match]:
-    """Other matches that may take some of the same requests."""
+def _near(match: Match, others: Iterable[VirtualHostEntry]) -> list[VirtualHostEntry]:
+    """Entries that may take some of the same requests."""
     found = []
-    for other in others:
+    for entry in others:
+        other = entry.match
         if other != match and (other.method is None or match.method in {None, other.method}) and _meet(match, other):
-            found.append(other)
+            found.append(entry)
             if len(found) == _NEIGHBOURS:
                 break
     return found
