@@ -128,6 +128,10 @@ class Machine:
             self._crashes[event.node] = crash[0], Crash(crash[1].started, crash[1].finished, event.reason)
         self.touch([event.node])
 
+    def pod_of(self, node: str) -> api.ObjectRef | None:
+        """The Pod that shows a node's proxy, if one does."""
+        return self._refs.get(node)
+
     async def stop(self) -> None:
         """Show no more changes."""
         if self._scheduled is not None:

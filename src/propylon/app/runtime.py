@@ -16,6 +16,8 @@ from propylon.app.configuration import UpOptions
 from propylon.app.control import ControlServer
 from propylon.app.data_plane import DataPlane
 from propylon.app.echo_backends import EchoBackends
+from propylon.app.event_sources import EventSources
+from propylon.app.events import EventRecorder
 from propylon.app.kubernetes_api import KubernetesApi
 from propylon.app.machine import Machine
 from propylon.app.memory import hold_collection, set_apart
@@ -26,6 +28,7 @@ from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
 from propylon.echo.process import EchoProcess
 from propylon.explain import Request, Settings, explain
+from propylon.proxies.settings import ProxyEvent
 from propylon.status import CLUSTER_FEATURES, merge_status
 from propylon.store import NotFound, StoreUnavailable
 from propylon.store.local import utc_now
@@ -65,7 +68,9 @@ class Runtime:
             run / "control.sock", {"status": self._status, "config": self._config, "explain": self._explain}
         )
         self.machine = Machine(self.workspace.store, options.data_dir, self.workspace.controller, self.plane.proxies)
-        self.plane.watch_proxies = self.machine.proxy_event
+        self.recorder = EventRecorder(self.workspace.store, self.machine.facts.name)
+        self.event_sources = EventSources(self.recorder)
+        self.plane.watch_proxies = self._proxy_event
         self.kubernetes: KubernetesApi | None = None
         if options.api:
             self.kubernetes = KubernetesApi(options, self.workspace.store, say, self.machine.log)
@@ -78,6 +83,10 @@ class Runtime:
         self._silent = 0
         self._noticed: frozenset[str] = frozenset()
         self._unannounced = False
+
+    def _proxy_event(self, event: ProxyEvent) -> None:
+        self.event_sources.proxy_event(event, self.machine.pod_of(event.node))
+        self.machine.proxy_event(event)
 
     def _echo_moved(self, identity: EchoIdentity, host: str, port: int) -> None:
         self.echo_backends.moved(identity, host, port)
@@ -117,6 +126,8 @@ class Runtime:
             if self.kubernetes is not None:
                 await self.kubernetes.stop()
             await self.machine.stop()
+            self.event_sources.stop()
+            await self.recorder.stop()
             await self.control.stop()
             await self.plane.stop()
             if self.echo is not None:
@@ -127,6 +138,7 @@ class Runtime:
     async def _start(self) -> None:
         await self.plane.start()
         self.machine.start()
+        self.recorder.start()
         if self.echo is not None:
             await self.echo.start()
         await self.control.start()
@@ -175,6 +187,8 @@ class Runtime:
         self.plane.publish(after, retry=False)
         self._unwritten.add(outcome.statuses)
         self._unwritten.add(after.statuses)
+        for each in (outcome, after):
+            self.event_sources.take(each, self.workspace.file_reports)
         self._write_statuses()
         if self.workspace.store_problems:
             self._retry_store()

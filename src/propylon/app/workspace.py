@@ -55,6 +55,8 @@ class Workspace:
         """Called, from any thread, when there is something that the store does not tell."""
         self.store_problems: tuple[Problem, ...] = ()
         """Why a development certificate could not be stored; it is tried again in the next turn."""
+        self.file_reports: tuple[FileProblem, ...] = ()
+        """Everything that there is to say about the manifest files, notices too."""
         self._file_problems: tuple[FileProblem, ...] = ()
         self.notices: tuple[str, ...] = ()
         """What is worth knowing about the manifests and is not wrong."""
@@ -112,6 +114,7 @@ class Workspace:
         self._say(str(change))
 
     def _take_file_problems(self, problems: tuple[FileProblem, ...]) -> None:
+        self.file_reports = problems
         self._file_problems = tuple(p for p in problems if p.severity is not Severity.NOTICE)
         self.notices = tuple(str(p) for p in problems if p.severity is Severity.NOTICE)
         self.ring()
