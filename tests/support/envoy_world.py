@@ -33,9 +33,11 @@ GROUP = "gateway.networking.k8s.io"
 COLLECTIONS = ("ports", "virtual_hosts", "l4_routes", "endpoints", "clusters", "secrets")
 
 
-def listener(name, protocol, port, hostname="", tls=None, filters=(), index=0):
+def listener(name, protocol, port, hostname="", tls=None, filters=(), index=0, listener_set=None):
+    """One of the Gateway's own, or of the ListenerSet of that name."""
+    holder = ("ListenerSet", GATEWAY.namespace, listener_set) if listener_set else ("Gateway", *GATEWAY)
     return Listener(
-        key=ListenerKey(GATEWAY, "Gateway", GATEWAY.namespace, GATEWAY.name, name),
+        key=ListenerKey(GATEWAY, *holder, name),
         index=index,
         port=port,
         protocol=protocol,

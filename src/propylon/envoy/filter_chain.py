@@ -20,7 +20,7 @@ from propylon.envoy.http_filters.ext_authz import AuthorizationFilter
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tcp_proxy import build_tcp_proxy
 from propylon.envoy.tls import HTTP_ALPN, build_downstream_socket, handshake_timeout
-from propylon.graph.model import L4Route, Listener, Port, PortKey, RouteTableKey
+from propylon.graph.model import L4Route, Listener, ListenerTls, Port, PortKey, RouteTableKey, SecretKey
 
 
 class ChainKey(NamedTuple):
@@ -43,6 +43,20 @@ class ChainPlan(msgspec.Struct, frozen=True):
     def route_table(self) -> RouteTableKey | None:
         """Where its virtual hosts live; None if it has none."""
         return self.listener.route_table if self.listener.protocol in {"HTTP", "HTTPS"} else None
+
+    @property
+    def tls(self) -> ListenerTls | None:
+        """TLS that ends here."""
+        ends = self.listener.protocol == "HTTPS" or (self.route is not None and self.route.tls_mode == "Terminate")
+        return self.listener.tls if ends else None
+
+    @property
+    def secrets(self) -> tuple[SecretKey, ...]:
+        """What it has to have from SDS."""
+        if self.tls is None:
+            return ()
+        validation = self.tls.client_validation
+        return (*self.tls.certificates, *((validation.secret,) if validation is not None else ()))
 
 
 class FilterChain(msgspec.Struct, frozen=True):
@@ -101,15 +115,14 @@ def build_filter_chain(
     chain = listener_components_pb2.FilterChain(name=names.filter_chain(key.port, key.sni))
     if key.sni:
         chain.filter_chain_match.server_names.append(key.sni)
-    listener, table = plan.listener, plan.route_table
+    table = plan.route_table
     if table is not None:
         chain.filters.append(build_http_connection_manager(table, authorization, settings, scoped=scoped))
     elif plan.route is not None:
         chain.filters.extend(build_tcp_proxy(plan.route))
-    terminates = listener.protocol == "HTTPS" or (plan.route is not None and plan.route.tls_mode == "Terminate")
-    if terminates and listener.tls is not None and chain.filters:
-        alpn = HTTP_ALPN if listener.protocol == "HTTPS" else ()
-        chain.transport_socket.CopyFrom(build_downstream_socket(listener.tls, alpn))
+    if plan.tls is not None and chain.filters:
+        alpn = HTTP_ALPN if table is not None else ()
+        chain.transport_socket.CopyFrom(build_downstream_socket(plan.tls, alpn))
         chain.transport_socket_connect_timeout.CopyFrom(handshake_timeout())
     return chain
 

@@ -1,7 +1,8 @@
 """Listener.filter_chain_matcher: which SNI leads to which filter chain, by name.
 
-It is made of one part per chain, so that adding one among thousands serializes one: a map of exact names, behind it the
-wildcards (the longest wins, at any depth), behind them the chain of every other connection.
+It is made of one part per chain, so that adding one among thousands serializes one: a map of exact names, behind it a
+list of wildcards, longest first (a wildcard stands for any number of labels), behind them the chain of every other
+connection. (Envoy has a ServerNameMatcher for wildcards; its authors call it work in progress and not to be trusted.)
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from google.protobuf import wrappers_pb2
 from xds.core.v3 import extension_pb2
-from xds.type.matcher.v3 import domain_pb2, matcher_pb2
+from xds.type.matcher.v3 import matcher_pb2
 
 from propylon.envoy.resource import embed, pack, serialize
 
@@ -23,33 +24,33 @@ _EXACT_OF_TREE = _TREE.DESCRIPTOR.fields_by_name["exact_match_map"].number
 
 
 def build_entry(sni: str, chain: str) -> bytes:
-    """One chain's part: an entry of the map for an exact name, a DomainMatcher or action for the others."""
+    """One chain's part: an entry of the map for an exact name, of the list for a wildcard, an action for the others."""
     action = _ON_MATCH(action=_extension("chain", wrappers_pb2.StringValue(value=chain)))
     if not sni:
         return serialize(action)
-    if sni.startswith("*"):
-        entry = domain_pb2.ServerNameMatcher.DomainMatcher(domains=[sni], on_match=action)
-        return serialize(domain_pb2.ServerNameMatcher(domain_matchers=[entry]))
-    return serialize(_TREE.MatchMap(map={sni: action}))
+    if not sni.startswith("*"):
+        return serialize(_TREE.MatchMap(map={sni: action}))
+    out = matcher_pb2.Matcher.MatcherList.FieldMatcher(on_match=action)
+    out.predicate.single_predicate.input.CopyFrom(_sni())
+    out.predicate.single_predicate.value_match.suffix = sni.removeprefix("*")
+    return serialize(matcher_pb2.Matcher.MatcherList(matchers=[out]))
 
 
 def build_matcher(entries: Iterable[tuple[str, bytes]]) -> bytes:
     """The matcher, given (SNI, part), as a serialized Listener that has nothing else."""
     exact: list[bytes] = []
-    wildcards: list[bytes] = []
+    wildcards: list[tuple[int, bytes]] = []
     otherwise = matcher_pb2.Matcher()
     for sni, entry in entries:
         if not sni:
             otherwise.on_no_match.ParseFromString(entry)
         elif sni.startswith("*"):
-            wildcards.append(entry)
+            wildcards.append((-len(sni), entry))
         else:
             exact.append(entry)
     if wildcards:
-        tree = otherwise.matcher_tree
-        tree.input.CopyFrom(_sni())
-        domains = domain_pb2.ServerNameMatcher.FromString(b"".join(wildcards))
-        tree.custom_match.CopyFrom(_extension("wildcards", domains))
+        wildcards.sort()
+        otherwise.matcher_list.ParseFromString(b"".join(entry for _, entry in wildcards))
     if not exact:
         return embed(_MATCHER_OF_LISTENER, serialize(otherwise if wildcards else _only(otherwise)))
     tree_body = serialize(_TREE(input=_sni())) + embed(_EXACT_OF_TREE, b"".join(exact))

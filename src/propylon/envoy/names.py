@@ -72,6 +72,11 @@ def secret(key: SecretKey) -> str:
     return f"{key.kind}/{key.namespace}/{key.name}"
 
 
+def secret_keeper(share: int) -> str:
+    """The cluster that has Envoy fetch a share of the Secrets (see `secret_keeper`)."""
+    return f"secrets/{share}"
+
+
 def route(ref: api.ObjectRef, rule: int) -> str:
     """Route entry, as the access log shows it: `HTTPRoute/ns/name/0` (the rule's index)."""
     return f"{ref.kind}/{ref.namespace}/{ref.name}/{rule}"

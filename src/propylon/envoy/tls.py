@@ -22,14 +22,14 @@ def build_downstream_socket(tls: ListenerTls, alpn: Sequence[str] = ()) -> Any:
     """Transport socket of a listener that terminates TLS (1.2 and later)."""
     common = tls_pb2.CommonTlsContext(
         tls_params=common_pb2.TlsParameters(tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2),
-        tls_certificate_sds_secret_configs=[_sds(key) for key in tls.certificates],
+        tls_certificate_sds_secret_configs=[build_secret_source(key) for key in tls.certificates],
         alpn_protocols=alpn,
     )
     context = tls_pb2.DownstreamTlsContext(common_tls_context=common)
     if tls.client_validation is not None:
         context.require_client_certificate.value = tls.client_validation.required
         combined = context.common_tls_context.combined_validation_context
-        combined.validation_context_sds_secret_config.CopyFrom(_sds(tls.client_validation.secret))
+        combined.validation_context_sds_secret_config.CopyFrom(build_secret_source(tls.client_validation.secret))
         combined.default_validation_context.SetInParent()
         if not tls.client_validation.required:
             # AllowInsecureFallback: a certificate that does not verify is as good as none.
@@ -49,7 +49,7 @@ def build_upstream_socket(cluster: Cluster, tls: BackendTls, settings: EnvoySett
     common = tls_pb2.CommonTlsContext(alpn_protocols=_upstream_alpn(cluster))
     certificate = tls.client_certificate or cluster.client_certificate
     if certificate is not None:
-        common.tls_certificate_sds_secret_configs.append(_sds(certificate))
+        common.tls_certificate_sds_secret_configs.append(build_secret_source(certificate))
     if tls.verify:
         _validate(common, tls, settings)
     context = tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=tls.server_name)
@@ -71,7 +71,7 @@ def _validate(common: Any, tls: BackendTls, settings: EnvoySettings) -> None:
         context.trusted_ca.filename = settings.system_ca_file
     else:
         combined = common.combined_validation_context
-        combined.validation_context_sds_secret_config.CopyFrom(_sds(tls.validation))
+        combined.validation_context_sds_secret_config.CopyFrom(build_secret_source(tls.validation))
         context = combined.default_validation_context
     context.match_typed_subject_alt_names.extend(matchers)
 
@@ -81,5 +81,6 @@ def _upstream_alpn(cluster: Cluster) -> tuple[str, ...]:
     return {"HTTP2": ("h2",), "HTTP": ("http/1.1",)}.get(cluster.key.protocol, ())
 
 
-def _sds(key: SecretKey) -> Any:
+def build_secret_source(key: SecretKey) -> Any:
+    """Where a Secret comes from. Equal sources share one Secret in Envoy."""
     return secret_pb2.SdsSecretConfig(name=names.secret(key), sds_config=ads(_SECRET_PATIENCE))

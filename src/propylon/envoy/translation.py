@@ -32,6 +32,7 @@ from propylon.envoy.resource import (
 from propylon.envoy.route_configuration import RouteTable, build_route_configuration, route_tables
 from propylon.envoy.scope import ANY, build_fallback_scope, build_scope, is_exact, scope_name
 from propylon.envoy.secret import build_secret
+from propylon.envoy.secret_keeper import build_secret_keeper, share_of
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.udp_proxy import live_backends, weighted
 from propylon.envoy.virtual_host import as_fragment, build_virtual_host, origins_of
@@ -98,13 +99,15 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     tables: Tables = engine.flat_derive("envoy: route tables", graph.ports, tables_of)
     weighted_udp = _weighted_udp_routes(engine, graph)
     route_configurations, scopes = _route_configurations(engine, graph, tables, forms, settings)
-    listeners, filter_chains = _listeners(engine, graph, tables, forms, settings)
+    listeners, filter_chains, secret_keepers = _listeners(engine, graph, tables, forms, settings)
     return Translation(
         listeners=listeners,
         filter_chains=filter_chains,
         route_configurations=route_configurations,
         scopes=scopes,
-        clusters=_clusters(engine, graph, weighted_udp, settings),
+        clusters=Union(
+            engine, "envoy: every cluster", secret_keepers, _clusters(engine, graph, weighted_udp, settings)
+        ),
         endpoints=_endpoints(engine, graph, weighted_udp),
         secrets=_secrets(engine, graph),
     )
@@ -112,7 +115,7 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
 
 def _listeners(
     engine: Engine, graph: Graph, tables: Tables, forms: Forms, settings: EnvoySettings
-) -> tuple[Resources, Resources]:
+) -> tuple[Resources, ...]:
     def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
         return (PortKey(key.gateway, key.port, key.transport),)
 
@@ -186,7 +189,28 @@ def _listeners(
     return (
         engine.flat_derive("envoy: listeners", heads, listener),
         engine.flat_derive("envoy: discovered chains", chains, discovered),
+        _secret_keepers(engine, plans),
     )
+
+
+def _secret_keepers(engine: Engine, plans: Collection[ChainKey, ChainPlan]) -> Resources:
+    def used(key: ChainKey, plan: ChainPlan) -> set[tuple[api.ObjectKey, SecretKey]]:
+        return {(key.port.gateway, secret) for secret in plan.secrets} if plan.discovered else set()
+
+    def share(key: tuple[api.ObjectKey, SecretKey], _: object, __: Look) -> int:
+        return share_of(key[1])
+
+    def keeper(
+        key: tuple[api.ObjectKey, int], secrets: tuple[tuple[api.ObjectKey, SecretKey], ...], _: Look
+    ) -> Resource:
+        body = serialize(build_secret_keeper(key[1], [secret for _, secret in secrets]))
+        return Resource(CLUSTER, names.secret_keeper(key[1]), body, ())
+
+    secrets = plans.index("envoy: secrets of discovered chains", used)
+    shares = engine.derive("envoy: shares of secrets", secrets, share)
+    by_share = shares.index("envoy: secrets by share", lambda key, number: ((key[0], number),))
+    keepers = engine.derive("envoy: keepers by share", by_share, keeper)
+    return engine.flat_derive("envoy: secret keepers", keepers, lambda key, each, _: _named(key[0], each))
 
 
 def _route_configurations(
