@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from propylon.app.offline import as_document as explanation_document
 from propylon.cli.check import variables_of
-from propylon.cli.explain import render as render_explanation
 from propylon.cli.options import data_dir_unused
 from propylon.cli.output import colour, emit
+from propylon.explain import Explanation
 from propylon.store.files import Severity
 from propylon.store.files.watch import Watcher
 from propylon.testing.coverage import Coverage
@@ -186,9 +185,16 @@ def _failure(result: Result) -> str:
     lines = [f"{head}: {_NAMES[result.verdict]}  {result.place.file}:{result.place.line}"]
     lines += [f"  {line}" for line in failure_lines(result)]
     if result.explanation is not None:
-        told = render_explanation(explanation_document(result.explanation))
+        told = _explained(result.explanation)
         lines += ["", *(f"    {line}".rstrip() for line in told.split("\n"))]
     return "\n".join(lines)
+
+
+def _explained(explanation: Explanation) -> str:
+    from propylon.app.offline import as_document as explanation_document  # noqa: PLC0415
+    from propylon.cli.explain import render as render_explanation  # noqa: PLC0415 - brings all of `propylon up`
+
+    return render_explanation(explanation_document(explanation))
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from propylon.explain.request import Asked, parse
 from propylon.graph.model import Endpoint
 from propylon.testing.backends import RECORD_HEADER, Backends, Record
 from propylon.testing.client import Client, Told
-from propylon.testing.model import Answer, Pairs, Way
-from propylon.testing.proxy import ROUTE_HEADER, EngineError, Proxies, Resources
+from propylon.testing.model import Answer, EngineError, Pairs, Way
+from propylon.testing.proxy import ROUTE_HEADER, Proxies, Resources
 
 T = TypeVar("T")
 _EVER_DIFFERENT = frozenset({"x-request-id", "x-envoy-upstream-service-time", "date"})

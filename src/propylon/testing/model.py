@@ -15,6 +15,10 @@ Verdict = Literal["passed", "failed", "disagreement", "error"]
 Pairs = tuple[tuple[str, str], ...]
 
 
+class EngineError(Exception):
+    """An engine cannot be run for this, or does not take what it is given. The message says why."""
+
+
 class HeaderExpectation(msgspec.Struct, frozen=True):
     """Headers that are to be there with these values, and names that are not to be there."""
 

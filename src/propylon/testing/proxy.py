@@ -22,6 +22,7 @@ from propylon.proxies import admin
 from propylon.proxies.bootstrap import build_bootstrap
 from propylon.proxies.process import embedded_envoy
 from propylon.proxies.settings import AdminUnreachableError, EnvoyMissingError, ProxySettings
+from propylon.testing.model import EngineError
 from propylon.xds import Event, Rejected, Server
 
 ROUTE_HEADER = "x-propylon-test-route"
@@ -31,10 +32,6 @@ _GUARD = 'exec 3<&0; "$@" 3<&- & envoy=$!; { read _ <&3; kill -9 $envoy; } & gua
 """A shell that ends Envoy when its standard input is closed: by us, or by the system because we are gone."""
 
 Resources = Mapping[tuple[str, str], bytes]
-
-
-class EngineError(Exception):
-    """Envoy cannot be run for this, or does not take what it is given. The message says why."""
 
 
 def free_port(address: str, kind: int) -> int:

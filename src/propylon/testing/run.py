@@ -11,9 +11,8 @@ from propylon.explain import ExplainError, Request
 from propylon.store.files import FileProblem, Severity
 from propylon.testing.coverage import Coverage
 from propylon.testing.finding import INVALID, Found
-from propylon.testing.model import Case, Result, RouteTest, Verdict
+from propylon.testing.model import Case, EngineError, Result, RouteTest, Verdict
 from propylon.testing.parsing import request_text
-from propylon.testing.proxy import EngineError
 from propylon.testing.site import SAMPLES, Engine, Site, coverage_of
 
 

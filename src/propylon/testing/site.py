@@ -1,7 +1,7 @@
 """A set of manifests that is asked, by one engine or by both."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -11,11 +11,12 @@ from propylon.explain.request import parse
 from propylon.explain.walk import Settings
 from propylon.testing.agreement import disagreements
 from propylon.testing.coverage import Coverage, Key, Match, coverage, key_of, matches_of
-from propylon.testing.envoy_engine import EnvoyEngine
 from propylon.testing.expectations import unmet
 from propylon.testing.graph_engine import graph_answer
-from propylon.testing.model import Answer, Expectation, Unmet
-from propylon.testing.proxy import EngineError
+from propylon.testing.model import Answer, EngineError, Expectation, Unmet
+
+if TYPE_CHECKING:
+    from propylon.testing.envoy_engine import EnvoyEngine
 
 Engine = Literal["graph", "envoy", "both"]
 SAMPLES = 200
@@ -52,7 +53,7 @@ class Site:
 
     def close(self) -> None:
         """End what was started."""
-        if isinstance(self._envoy, EnvoyEngine):
+        if self._envoy is not None and not isinstance(self._envoy, EngineError):
             self._envoy.close()
         self._envoy = None
 
@@ -70,8 +71,10 @@ class Site:
             envoy = msgspec.structs.replace(envoy, route=graph.route, rule=graph.rule, rule_name=graph.rule_name)
         return Asked(request, explanation, (graph, envoy) if self.engine == "both" else (envoy,), differ)
 
-    def _started(self) -> EnvoyEngine:
+    def _started(self) -> "EnvoyEngine":
         if self._envoy is None:
+            from propylon.testing.envoy_engine import EnvoyEngine  # noqa: PLC0415 - the Graph needs none of its libraries
+
             try:
                 self._envoy = EnvoyEngine(self._open())
             except EngineError as error:
