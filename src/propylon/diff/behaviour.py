@@ -122,7 +122,7 @@ class Comparison:
                 yield request
 
     def _ask(self, place: Place, question: Question) -> tuple[bool, Answer]:
-        """Ask both sides; whether they differ in a way that was not seen for this place before, and what the later says."""
+        """Ask both sides; whether they differ in a way that was not seen for this place before, and the later one."""
         self.counts.requests += 1
         before, after = self.before.ask(place.port, question), self.after.ask(place.port, question)
         if before.aspects == after.aspects:
