@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import build  # noqa: E402
-from harness import netns  # noqa: E402
+from harness import netns, share  # noqa: E402
 from harness.api import ApiError, Object, has_condition, load_documents, wait_until  # noqa: E402
 from harness.cluster import API_PORT, Cluster, install_crds  # noqa: E402
 from harness.containers import Program  # noqa: E402
@@ -35,13 +35,15 @@ from harness.processes import Daemon, ProcessFailedError  # noqa: E402
 from harness.report import read_profiles, table  # noqa: E402
 from harness.selftest import SelfTestError, self_test  # noqa: E402
 from harness.services import ServiceProxy  # noqa: E402
-from harness.suite import run_pattern, run_suite  # noqa: E402
+from harness.suite import Outcome, run_pattern, run_suite  # noqa: E402
 from harness.workloads import Workloads  # noqa: E402
 
 ALL_PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
 ECHO_IMAGE = "registry.k8s.io/gateway-api/conformance/echo-basic"
 LIFELINE = "--lifeline"
 _ACCEPTED_SECONDS = 60
+_PRINTED_LINES = 60
+"""Of a failed test's output; the file has all of it."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -294,6 +296,9 @@ class Run:
     async def _suite(self) -> int:
         report = self.results / "report.yaml"
         say(f"suite starts; all it prints goes to {self.results}")
+        meter = share.Meter(self.controller.process.pid) if self.controller is not None else None
+        waiting = share.Waiting()
+        watching = asyncio.create_task(share.watch(self.cluster.api, waiting))
         running = asyncio.create_task(
             run_suite(
                 self.artifacts.suite,
@@ -302,20 +307,49 @@ class Run:
                 kubeconfig=self.cluster.kubeconfig,
                 results=self.results,
                 progress=say,
+                mark=self._log_size,
             )
         )
         try:
             while not running.done():
                 await asyncio.wait([running], timeout=1)
+                if meter is not None:
+                    meter.read()
                 self.check()
         finally:
-            running.cancel()
-            await asyncio.wait([running])
+            for task in (running, watching):
+                task.cancel()
+            await asyncio.wait([running, watching])
         outcome = running.result()
         text = table(read_profiles(report), outcome)
+        for name in outcome.named("fail"):
+            say(f"\n{self._failure(name, outcome)}")
+        if meter is not None:
+            errors = share.error_lines(self._controller_log.read_text(errors="replace"))
+            text += "\n\n" + share.summary(outcome.seconds, meter.usage, waiting, errors)
+            document = share.as_document(outcome.seconds, meter.usage, waiting, errors)
+            (self.results / "share.json").write_text(json.dumps(document, indent=1) + "\n")
         (self.results / "table.txt").write_text(text + "\n")
         print(f"\n{text}", flush=True)
         return 0 if outcome.code == 0 else 1
+
+    @property
+    def _controller_log(self) -> Path:
+        return self.results / "logs" / "controller.log"
+
+    def _log_size(self) -> int:
+        return self._controller_log.stat().st_size if self._controller_log.exists() else 0
+
+    def _failure(self, name: str, outcome: Outcome) -> str:
+        """What a failed test printed, and what the controller logged meanwhile; the file of the test gets both."""
+        printed = "".join(outcome.outputs.get(name, [])).splitlines()
+        lines = [f"=== {name}", *printed[-_PRINTED_LINES:]]
+        if self._controller_log.exists() and name in outcome.spans:
+            logged = share.excerpt(self._controller_log, outcome.spans[name])
+            lines += [f"=== the controller's log during {name}", logged or "(nothing)"]
+            with (self.results / "failed" / f"{name}.txt").open("a") as file:
+                file.write(f"\n=== the controller's log meanwhile\n{logged}\n")
+        return "\n".join(lines)
 
     def _suite_flags(self, report: Path) -> list[str]:
         options = self.options

@@ -25,6 +25,10 @@ class Outcome:
     seconds: float = 0
     results: dict[str, str] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Where the controller's log stood when a test began and when it ended (bytes), as `mark` told."""
+    outputs: dict[str, list[str]] = field(default_factory=dict)
+    """What tests that did not pass printed."""
     set_up: bool = False
     """False if the suite failed before its first test."""
 
@@ -46,10 +50,11 @@ async def run_suite(
     kubeconfig: Path,
     results: Path,
     progress: Callable[[str], None],
+    mark: Callable[[], int] = lambda: 0,
 ) -> Outcome:
     """Runs the binary to its end. ``results`` receives go-test.json and failed/NAME.txt with a failed test's output."""
     outcome = Outcome()
-    outputs: dict[str, list[str]] = {}
+    outputs = outcome.outputs
     start = time.monotonic()
     reader, writer = os.pipe()
     suite = await asyncio.create_subprocess_exec(
@@ -71,7 +76,7 @@ async def run_suite(
         with (results / "go-test.json").open("wb") as log:
             async for line in converter.stdout:
                 log.write(line)
-                _take(json.loads(line), outcome, outputs, progress)
+                _take(json.loads(line), outcome, outputs, progress, mark)
         outcome.code = await suite.wait()
     finally:
         await end_group(suite, 5)
@@ -82,7 +87,11 @@ async def run_suite(
 
 
 def _take(
-    event: dict[str, Any], outcome: Outcome, outputs: dict[str, list[str]], progress: Callable[[str], None]
+    event: dict[str, Any],
+    outcome: Outcome,
+    outputs: dict[str, list[str]],
+    progress: Callable[[str], None],
+    mark: Callable[[], int] = lambda: 0,
 ) -> None:
     top, _, rest = event.get("Test", "").partition("/")
     if top and top != _TEST:
@@ -94,9 +103,12 @@ def _take(
     if not name:
         return
     outcome.set_up = True
+    if rest == name and action in {"run", "cont"}:
+        outcome.spans[name] = (mark(), 0)
     if rest == name and action in {"pass", "fail", "skip"}:
         outcome.results[name] = action
         outcome.durations[name] = event.get("Elapsed", 0.0)
+        outcome.spans[name] = (outcome.spans.get(name, (0, 0))[0], mark())
         if action != "skip":
             count = sum(result != "skip" for result in outcome.results.values())
             progress(f"{count:4} {action.upper()} {event.get('Elapsed', 0.0):6.1f} s  {name}")
