@@ -112,7 +112,8 @@ class EnvoyEngine:
     def _listeners(self, gateway: api.ObjectKey) -> dict[str, tuple[str, int]]:
         if gateway not in self._bound:
             try:
-                self._bound[gateway] = self._call(self._proxies.run("/".join(gateway), self._resources(gateway)))
+                resources, clusters = self._resources(gateway), self._clusters(gateway)
+                self._bound[gateway] = self._call(self._proxies.run("/".join(gateway), resources, clusters))
             except EngineError as error:
                 self._bound[gateway] = error
         bound = self._bound[gateway]
@@ -127,6 +128,12 @@ class EnvoyEngine:
             for (node, _), resource in part.items()
             if node == gateway
         }
+
+    def _clusters(self, gateway: api.ObjectKey) -> frozenset[str]:
+        """Names of the clusters that lead to backends."""
+        return frozenset(
+            names.cluster(key) for (node, key), _ in self._manifests.graph.clusters.items() if node == gateway
+        )
 
     def _rule_name(self, route: str | None, index: int | None) -> str | None:
         if not route or index is None:

@@ -6,18 +6,26 @@ import ipaddress
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2
-from envoy.config.listener.v3 import listener_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_pb2, scoped_route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
 from propylon.envoy.endpoint import socket_address
-from propylon.envoy.resource import CLUSTER, LISTENER, ROUTE_CONFIGURATION, SCOPED_ROUTE_CONFIGURATION, pack, serialize
+from propylon.envoy.resource import (
+    CLUSTER,
+    FILTER_CHAIN,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
+    pack,
+    serialize,
+)
 from propylon.proxies import admin
 from propylon.proxies.bootstrap import build_bootstrap
 from propylon.proxies.process import embedded_envoy
@@ -42,8 +50,10 @@ def free_port(address: str, kind: int) -> int:
         return port
 
 
-def adapted(resources: Resources, address: str) -> tuple[dict[tuple[str, str], bytes], dict[str, tuple[str, int]]]:
-    """Resources as a test's Envoy gets them, and where each Listener is bound.
+def adapted(
+    resources: Resources, address: str, backends: Collection[str]
+) -> tuple[dict[tuple[str, str], bytes], dict[str, tuple[str, int]]]:
+    """Resources as a test's Envoy gets them, and where each Listener is bound. `backends` are names of clusters.
 
     Listeners are on free ports of `address` and ask clients for no certificate; answers name the route that was taken;
     connections to backends are plain, for the backends of tests have no certificates. All else is as it is.
@@ -67,7 +77,10 @@ def adapted(resources: Resources, address: str) -> tuple[dict[tuple[str, str], b
         elif kind == SCOPED_ROUTE_CONFIGURATION:
             message = scoped_route_pb2.ScopedRouteConfiguration.FromString(body)
             _tell_route(message.route_configuration)
-        elif kind == CLUSTER:
+        elif kind == FILTER_CHAIN:
+            message = listener_components_pb2.FilterChain.FromString(body)
+            _ask_for_no_certificate(message)
+        elif kind == CLUSTER and name in backends:
             message = cluster_pb2.Cluster.FromString(body)
             message.ClearField("transport_socket")
         else:
@@ -116,11 +129,11 @@ class Proxies:
         if isinstance(event, Rejected):
             self._rejected.setdefault(event.node, []).append(event)
 
-    async def run(self, node: str, resources: Resources) -> dict[str, tuple[str, int]]:
+    async def run(self, node: str, resources: Resources, backends: Collection[str]) -> dict[str, tuple[str, int]]:
         """Start the Envoy of a Gateway; where each of its Listeners is bound, once all serve. Raises EngineError."""
         number = len(self._processes)
         address = str(self._block[1 + number % 254])
-        given, bound = adapted(resources, address)
+        given, bound = adapted(resources, address, backends)
         self._server.update(node, dict(given), complete=True)
         try:
             envoy = embedded_envoy()
