@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -195,6 +196,26 @@ def build(cache: Path | None = None, *, go: Go | None = None) -> Artifacts:
         experimental_crds=files / "crds" / "experimental",
         base_manifests=files / "base.yaml",
     )
+
+
+def modules_unavailable(go_command: str | None = None) -> str:
+    """Why Go modules cannot be downloaded at all; "" if they can be. Asks for one, past every cache."""
+    versions = read_versions()
+    module = f"sigs.k8s.io/gateway-api@{versions['GATEWAY_API_VERSION']}"
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            command = go_command or Go("1").command
+            done = subprocess.run(
+                [command, "list", "-m", module],
+                cwd=directory,
+                env=os.environ | {"GOMODCACHE": directory, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            return str(error)
+        return "" if done.returncode == 0 else done.stderr.strip()
 
 
 def _built(go: Go, program: Program, cache: Path) -> Path:

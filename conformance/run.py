@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--url", default="https://github.com/propylon/propylon")
     add("--version", default="0.1.0", help="of the implementation, for the report")
     add("--contact", default="https://github.com/propylon/propylon/issues")
+    add("--ci", action="store_true", help="exit with 0, saying so, where a run is impossible: see README.md")
     add("--verbose", action="store_true", help="print what the harness logs")
     add("--shell", action="store_true", help="no suite: a shell in the namespace, KUBECONFIG set")
     add("--self-test", action="store_true", help="no suite, no controller: shows that the harness works")
@@ -102,6 +103,9 @@ def main() -> int:
             ServiceProxy.require()
         artifacts = build.build()
     except (netns.NamespacesUnavailableError, build.BuildError) as error:
+        if options.ci and (why := impossible(error)):
+            print(f"not run: {why}", flush=True)
+            return 0
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -110,6 +114,15 @@ def main() -> int:
     # Before the user's own arguments: those may end in "-- ..." for the suite.
     own = [sys.executable, str(HERE / "run.py"), "--artifacts", paths]
     return netns.enter(own, LIFELINE, sys.argv[1:])
+
+
+def impossible(error: Exception) -> str:
+    """Why no run could ever succeed on this machine, "" if one could: then the error has to be mended."""
+    if isinstance(error, netns.NamespacesRefusedError):
+        return str(error)
+    if isinstance(error, build.BuildError) and (why := build.modules_unavailable()):
+        return f"what is not built yet needs Go modules, and none can be downloaded: {why}"
+    return ""
 
 
 async def inside(options: argparse.Namespace) -> int:

@@ -36,7 +36,11 @@ _STOP_SECONDS = 60
 
 
 class NamespacesUnavailableError(Exception):
-    """This machine does not let us make the namespaces; the message says which and why."""
+    """The namespaces cannot be made; the message says which and why."""
+
+
+class NamespacesRefusedError(NamespacesUnavailableError):
+    """This machine does not let us make them, and no package that is missing would change that."""
 
 
 def require_namespaces() -> None:
@@ -47,7 +51,7 @@ def require_namespaces() -> None:
     trial = "ip link add name try0 type veth peer name try1 && ip link add name try2 type bridge && unshare --net true"
     done = subprocess.run([*_UNSHARE, "sh", "-c", trial], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise NamespacesUnavailableError(
+        raise NamespacesRefusedError(
             "the conformance run needs user, process and network namespaces, veth and bridge devices, and this machine "
             f"refuses them: {done.stderr.strip() or done.stdout.strip()}\n"
             "Run as root, or allow unprivileged user namespaces (sysctl user.max_user_namespaces, "
