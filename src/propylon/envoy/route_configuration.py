@@ -1,6 +1,7 @@
 """RouteConfiguration: all virtual hosts of one route table."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from envoy.config.route.v3 import route_pb2
@@ -24,7 +25,26 @@ class RouteTable(msgspec.Struct, frozen=True):
     """Of those of `claimed` whose listener has filters of its own."""
 
 
-def route_tables(port: Port, misdirected_limit: int) -> dict[RouteTableKey, RouteTable]:
+class Claim(NamedTuple):
+    """What the tables of a port are made of: a listener without its TLS, which changes more often."""
+
+    listener: ListenerKey
+    port: int
+    protocol: str
+    hostname: str
+    filters: tuple[Filter, ...]
+
+
+def claims_of(port: Port) -> tuple[Claim, ...]:
+    """One per HTTP or HTTPS listener of the port."""
+    return tuple(
+        Claim(each.key, each.port, each.protocol, each.hostname or "*", each.filters)
+        for each in port.listeners
+        if each.protocol in {"HTTP", "HTTPS"}
+    )
+
+
+def route_tables(claims: Sequence[Claim], misdirected_limit: int) -> dict[RouteTableKey, RouteTable]:
     """The tables that a port's HTTP and HTTPS listeners use.
 
     A request over TLS whose Host belongs to another listener of the port is misdirected (421); one that belongs to none
@@ -32,20 +52,33 @@ def route_tables(port: Port, misdirected_limit: int) -> dict[RouteTableKey, Rout
     are listed, unless there are more than `misdirected_limit`: then every foreign host counts as misdirected.
     """
     tables: dict[RouteTableKey, RouteTable] = {}
-    https = [listener for listener in port.listeners if listener.protocol == "HTTPS"]
-    hostnames = sorted({listener.hostname or "*" for listener in https})
+    hostnames = sorted({claim.hostname for claim in claims if claim.protocol == "HTTPS"})
     inside = _inside(hostnames)
-    for listener in port.listeners:
-        key = listener.route_table
-        own = listener.hostname or "*"
-        filters = ((own, listener.filters),) if listener.filters else ()
-        if listener.protocol == "HTTPS":
-            misdirected = _misdirected(own, hostnames, inside.get(own, []), misdirected_limit)
-            tables[key] = RouteTable(key, (own,), misdirected, (listener.key,), filters)
-        elif listener.protocol == "HTTP":
-            known = tables.get(key, RouteTable(key, ()))
+    every = "*" in hostnames
+    for claim in claims:
+        key = RouteTableKey.of(claim.listener, claim.port, claim.protocol)
+        own = claim.hostname
+        filters = ((own, claim.filters),) if claim.filters else ()
+        if claim.protocol == "HTTPS":
+            within = inside.get(own, [])
+            foreign = len(hostnames) - 1 - len(within)
+            if own == "*":
+                misdirected = tuple(within)
+            elif every or foreign > misdirected_limit:
+                # Hosts of the others' more specific hostnames would fall to "*" anyway.
+                misdirected = (*within, "*")
+            else:
+                known = {own, *within}
+                misdirected = (*within, *(hostname for hostname in hostnames if hostname not in known))
+            tables[key] = RouteTable(key, (own,), misdirected, (claim.listener,), filters)
+        else:
+            known_table = tables.get(key, RouteTable(key, ()))
             tables[key] = RouteTable(
-                key, (*known.claimed, own), (), (*known.listeners, listener.key), (*known.filters, *filters)
+                key,
+                (*known_table.claimed, own),
+                (),
+                (*known_table.listeners, claim.listener),
+                (*known_table.filters, *filters),
             )
     return tables
 
@@ -83,13 +116,3 @@ def _inside(hostnames: Sequence[str]) -> dict[str, list[str]]:
             if wider in inside:
                 inside[wider].append(hostname)
     return inside
-
-
-def _misdirected(own: str, hostnames: Sequence[str], inside: list[str], limit: int) -> tuple[str, ...]:
-    if own == "*":
-        return tuple(inside)
-    if "*" in hostnames or len(hostnames) - 1 - len(inside) > limit:
-        # Hosts of the others' more specific hostnames would fall to "*" anyway.
-        return (*inside, "*")
-    known = {own, *inside}
-    return (*inside, *(hostname for hostname in hostnames if hostname not in known))

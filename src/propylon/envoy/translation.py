@@ -29,7 +29,13 @@ from propylon.envoy.resource import (
     serialize,
     unique,
 )
-from propylon.envoy.route_configuration import RouteTable, build_route_configuration, route_tables
+from propylon.envoy.route_configuration import (
+    Claim,
+    RouteTable,
+    build_route_configuration,
+    claims_of,
+    route_tables,
+)
 from propylon.envoy.scope import ANY, build_fallback_scope, build_scope, is_exact, scope_name
 from propylon.envoy.secret import build_secret
 from propylon.envoy.secret_keeper import build_secret_keeper, share_of
@@ -93,10 +99,14 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     """Create the collections that hold Envoy's configuration of every Gateway in `graph`."""
     forms = forms or build_forms(engine, graph, settings)
 
-    def tables_of(_: PortKey, port: Port, __: Look) -> dict[RouteTableKey, RouteTable]:
-        return route_tables(port, settings.misdirected_limit)
+    def claims(_: PortKey, port: Port, __: Look) -> tuple[Claim, ...] | None:
+        return claims_of(port) or None
 
-    tables: Tables = engine.flat_derive("envoy: route tables", graph.ports, tables_of)
+    def tables_of(_: PortKey, claims: tuple[Claim, ...], __: Look) -> dict[RouteTableKey, RouteTable]:
+        return route_tables(claims, settings.misdirected_limit)
+
+    claims_by_port = engine.derive("envoy: claims of listeners", graph.ports, claims)
+    tables: Tables = engine.flat_derive("envoy: route tables", claims_by_port, tables_of)
     weighted_udp = _weighted_udp_routes(engine, graph)
     route_configurations, scopes = _route_configurations(engine, graph, tables, forms, settings)
     listeners, filter_chains, secret_keepers = _listeners(engine, graph, tables, forms, settings)

@@ -11,7 +11,7 @@ from propylon import api
 from propylon.envoy import EnvoySettings
 from propylon.envoy.endpoint import by_priority
 from propylon.envoy.resource import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, SECRET
-from propylon.envoy.route_configuration import route_tables
+from propylon.envoy.route_configuration import claims_of, route_tables
 from propylon.graph.model import (
     BackendTls,
     Endpoint,
@@ -203,7 +203,7 @@ def test_the_access_log_can_be_off(settings, count):
 def tables(*hostnames, limit=128):
     tls = ListenerTls("Terminate")
     listeners = tuple(listener(h or "all", "HTTPS", 443, h, tls) for h in hostnames)
-    found = route_tables(Port(PortKey(GATEWAY, 443, "TCP"), (), 443, listeners), limit)
+    found = route_tables(claims_of(Port(PortKey(GATEWAY, 443, "TCP"), (), 443, listeners)), limit)
     return {table.claimed[0]: table.misdirected for table in found.values()}
 
 
