@@ -1,4 +1,4 @@
-"""Writes the table of conformance into the project's README from the committed reports: ``python conformance/readme.py``.
+"""Writes the table of conformance into the README, from the committed reports: ``python conformance/readme.py``.
 
 ``--check`` writes nothing and says by its exit code whether the README has the table that the reports make.
 """
