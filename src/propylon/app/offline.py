@@ -2,7 +2,7 @@
 
 import ipaddress
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
@@ -13,14 +13,14 @@ import msgspec
 from propylon import api
 from propylon.app.addresses import assign, plan_addresses
 from propylon.app.configuration import UpOptions, default_data_dir, merge_options, read_file_options
-from propylon.app.dev_certificates import build_wanted, plan_dev_certificates
+from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certificates
 from propylon.app.documents import secret_document
 from propylon.certificates.local_authority import LocalAuthority
 from propylon.explain import Explanation, Request, explain
 from propylon.explain import Settings as ExplainSettings
 from propylon.graph import GatewayAddresses, Settings, Sources, build_graph
 from propylon.graph.model import BackendKey, Endpoint, Finding, PortKey
-from propylon.incremental import Engine, Source
+from propylon.incremental import Collection, Engine, Source
 from propylon.status import PortProgrammed, build_status
 from propylon.store.files import FileProblem, FileSource, Severity
 
@@ -40,7 +40,6 @@ class Snapshot:
         self.sources = Sources.create(self.engine)
         controllers = frozenset(options.controllers) if options.controllers else None
         self.graph = build_graph(self.engine, self.sources, Settings(controllers=controllers))
-        wanted = build_wanted(self.engine, self.sources, self.graph) if options.dev_certs else None
         for ref, document in documents.items():
             self._take(ref, document)
         for override in options.backends:
@@ -48,8 +47,8 @@ class Snapshot:
             self.sources.endpoint_overrides.set(key, (Endpoint(override.host, override.host_port),))
         self.engine.commit()
         self._place_gateways()
-        if wanted is not None:
-            self._issue(plan_dev_certificates(wanted.snapshot().values(), self.sources.secrets.get))
+        if options.dev_certs:
+            self.issue(lambda _secret: True)
 
     @property
     def endpoints_known(self) -> bool:
@@ -85,6 +84,12 @@ class Snapshot:
         self.engine.commit()
         return built.statuses.snapshot()
 
+    @cached_property
+    def _wanted(self) -> Collection[api.ObjectKey, Wanted]:
+        wanted = build_wanted(self.engine, self.sources, self.graph)
+        self.engine.commit()
+        return wanted
+
     def _take(self, ref: api.ObjectRef, document: Mapping[str, Any]) -> None:
         source = self.sources.by_kind(ref.group, ref.kind)
         if source is None:
@@ -115,13 +120,21 @@ class Snapshot:
         known = tuple(api.GatewayStatusAddress(type="IPAddress", value=value) for value in found)
         return GatewayAddresses(known, found, self.options.port_offset)
 
-    def _issue(self, due: Sequence[Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix="propylon-") as directory:
-            authority = LocalAuthority(Path(directory))
-            for wanted in due:
-                document = secret_document(wanted, *authority.issue(wanted.dns_names, wanted.ip_addresses))
-                self.sources.secrets.set(wanted.secret, api.decode(api.apply_defaults(document)))
-        self.engine.commit()
+    def issue(self, which: Callable[[api.ObjectKey], bool]) -> tuple[api.ObjectKey, ...]:
+        """Make the Secrets that listeners name and that do not exist, as far as `which` takes them; tell which ones."""
+        due = [
+            w
+            for w in plan_dev_certificates(self._wanted.snapshot().values(), self.sources.secrets.get)
+            if which(w.secret)
+        ]
+        if due:
+            with tempfile.TemporaryDirectory(prefix="propylon-") as directory:
+                authority = LocalAuthority(Path(directory))
+                for each in due:
+                    document = secret_document(each, *authority.issue(each.dns_names, each.ip_addresses))
+                    self.sources.secrets.set(each.secret, api.decode(api.apply_defaults(document)))
+            self.engine.commit()
+        return tuple(each.secret for each in due)
 
 
 class Manifests(Snapshot):

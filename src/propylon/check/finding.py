@@ -22,6 +22,8 @@ CODES: dict[str, str] = {
     "certificate_expires_soon": "a listener's certificate ends within 14 days",
     "certificate_hostname": "a listener's certificate does not name a host that the listener serves",
     "version_deprecated": "an apiVersion that newer Gateway API releases will drop",
+    "field_deprecated": "a field or annotation that is still read, and that has become another one",
+    "certificate_of_issuer": "a Secret that is in no manifest, and that cert-manager makes",
     "annotation_misplaced": "an annotation on a Gateway that is meant for what the Gateway makes: spec.infrastructure",
     "ignore_without_reason": "an ignore comment without a reason",
     "ignore_unused": "an ignore comment where nothing is found",

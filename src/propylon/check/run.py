@@ -12,7 +12,7 @@ from propylon.check.certificates import certificate_doubts, holder_of
 from propylon.check.finding import Finding, Severity, code_of
 from propylon.check.hosts import lost_places, no_fall_through
 from propylon.check.loops import redirect_loops
-from propylon.check.manifests import manifest_doubts
+from propylon.check.manifests import issued_secrets, manifest_doubts
 from propylon.check.shadow import Shadowed, unreachable
 from propylon.explain.hints import grant_for
 from propylon.explain.predicates import match_text
@@ -36,9 +36,11 @@ class _Check:
     def __init__(self, manifests: Manifests) -> None:
         self.manifests = manifests
         self.graph = manifests.graph
+        self.secrets_to_come = issued_secrets((r, item.document) for r, item in manifests.loaded.objects.items())
 
     def all(self, now: datetime) -> Iterator[Finding]:
         yield from self._of_files()
+        yield from self._of_issuers()
         yield from self._of_graph()
         yield from self._of_objects()
         yield from self._of_rules()
@@ -79,6 +81,14 @@ class _Check:
             grant = grant_for(f, ref)
             remedy = f"apply:\n{grant}" if grant else REMEDIES.get(f.reason, "")
             yield self._at(ref, f.field, "warning" if doubtful else "error", code_of(f.reason), f.message, remedy)
+
+    def _of_issuers(self) -> Iterator[Finding]:
+        """Secrets that cert-manager makes; the rest is looked at as if they were there."""
+        for key in self.manifests.issue(self.secrets_to_come.__contains__):
+            message = (
+                f"Secret {key} is in no manifest: cert-manager makes it, and until then the listener is not served"
+            )
+            yield self._at(*self.secrets_to_come[key], "notice", "certificate_of_issuer", message)
 
     # -- objects -------------------------------------------------------------------------------------------------------
 

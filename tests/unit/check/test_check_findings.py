@@ -287,3 +287,42 @@ def test_the_quickstart_is_clean():
 def test_every_code_has_its_place_in_the_docs():
     text = (ROOT / "docs" / "reference" / "check.md").read_text()
     assert not [code for code in CODES if not re.search(rf'<a id="{code}">', text)]
+
+
+def test_secrets_that_cert_manager_makes_are_no_error(tmp_path):
+    annotated = GOOD.replace(
+        "{name: edge, namespace: shop}",
+        "{name: edge, namespace: shop, annotations: {cert-manager.io/cluster-issuer: acme}}",
+    )
+    secured = ROUTE.replace("[{name: edge}]", "[{name: edge, sectionName: https}]")
+    (tmp_path / "m.yaml").write_text(f"{annotated}---{secured}{RULE}{RULE}")
+    found = {f.code: f for f in check_manifests(propylon.load(tmp_path), NOW)}
+    assert found["certificate_of_issuer"].severity == "notice"
+    assert found["certificate_of_issuer"].field == "spec.listeners[1].tls.certificateRefs[0]"
+    assert "invalid_certificate_ref" not in found
+    assert "rule_unreachable" in found, "what is behind the listener is looked at all the same"
+    (tmp_path / "m.yaml").write_text(f"{GOOD}---{secured}{RULE}")
+    assert "invalid_certificate_ref" in {f.code for f in check_manifests(propylon.load(tmp_path), NOW)}
+    certificate = "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {name: c, namespace: shop}\n"
+    (tmp_path / "c.yaml").write_text(f"{certificate}spec: {{secretName: shop-tls, dnsNames: [shop.test]}}\n")
+    found = {f.code: f for f in check_manifests(propylon.load(tmp_path), NOW)}
+    assert found["certificate_of_issuer"].field == "spec.secretName"
+
+
+OLD = {
+    "spec.rules[0].sessionPersistence": ROUTE + RULE + "    sessionPersistence: {type: Cookie, cookie: {name: s}}\n",
+    "metadata.annotations[external-dns.alpha.kubernetes.io/hostname]": ROUTE.replace(
+        "namespace: shop}", "namespace: shop, annotations: {external-dns.alpha.kubernetes.io/hostname: a.test}}"
+    )
+    + RULE,
+    "spec.cidrs": "\napiVersion: cilium.io/v2alpha1\nkind: CiliumLoadBalancerIPPool\nmetadata: {name: p}\n"
+    "spec: {cidrs: [{cidr: 192.0.2.0/24}]}\n",
+}
+
+
+@pytest.mark.parametrize("field", OLD)
+def test_old_fields_and_annotations_are_told_with_the_rewrite(tmp_path, field):
+    (tmp_path / "m.yaml").write_text(f"{GOOD}---{OLD[field]}")
+    (old,) = [f for f in check_manifests(propylon.load(tmp_path), NOW) if f.code == "field_deprecated"]
+    assert (old.field, old.severity, old.remedy.split()[0] in {"write", "move"}) == (field, "warning", True)
+    assert old.line > 1
