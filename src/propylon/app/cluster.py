@@ -24,6 +24,7 @@ from propylon.app.cluster_surroundings import Surroundings
 from propylon.app.control import ControlServer
 from propylon.app.controller import Controller, Outcome, describe
 from propylon.app.data_plane import DataPlane
+from propylon.app.health import HealthServer
 from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
 from propylon.envoy import EnvoySettings
@@ -62,6 +63,8 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     """None: the namespace of the credentials."""
     concurrency: int = 0
     access_log: bool = True
+    health_listen: str = ""
+    """HOST:PORT for /healthz and /readyz; "": nowhere."""
 
 
 class ClusterRuntime:
@@ -72,7 +75,7 @@ class ClusterRuntime:
     """Kinds of the objects that are made for Gateways."""
 
     def __init__(self, options: ClusterOptions, credentials: Credentials, say: Callable[[str], None]) -> None:
-        """`say` prints one line for people. Raises ProxyError."""
+        """`say` prints one line for people. Raises ProxyError, and ValueError for an address that is none."""
         self.options = options
         self.say = say
         self._bell = asyncio.Event()
@@ -95,6 +98,7 @@ class ClusterRuntime:
         self.control = ControlServer(
             self.data_plane.proxies.run_directory / "control.sock", {"status": self._status, "config": self._config}
         )
+        self.health = HealthServer(options.health_listen, self._unready) if options.health_listen else None
         self._book = AddressBook(options.address_pools, machine_has)
         self._gateways: dict[api.ObjectKey, api.Gateway] = {}
         """Every Gateway with its status, ours or not."""
@@ -125,6 +129,8 @@ class ClusterRuntime:
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises ProxyError, OSError at the start."""
+        if self.health is not None:
+            await self.health.start()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
@@ -154,6 +160,8 @@ class ClusterRuntime:
                 task.cancel()
             await asyncio.gather(stop, *tasks, return_exceptions=True)
             await self.control.stop()
+            if self.health is not None:
+                await self.health.stop()
             await self.data_plane.stop()
             await self.client.close()
         return 0
@@ -172,6 +180,17 @@ class ClusterRuntime:
     def _surroundings_changed(self) -> None:
         self._unplanned |= self._gateways.keys()
         self._bell.set()
+
+    def _unready(self) -> str:
+        """Why this replica could not serve proxies now, "" if it could."""
+        if self._stopping.is_set():
+            return "stopping"
+        if not self._published:
+            return f"waiting for {self._waiting_for()}"
+        return ""
+
+    def _waiting_for(self) -> str:
+        return ", ".join(self.watch.missing or ("the API server",))
 
     @property
     def _complete(self) -> bool:
@@ -192,8 +211,7 @@ class ClusterRuntime:
                 await self.data_plane.retain()
             elif time.monotonic() - began >= PATIENCE_SECONDS:
                 began = time.monotonic()
-                waiting = ", ".join(self.watch.missing or ("the API server",))
-                self.say(f"still waiting for {waiting}: nothing is published before")
+                self.say(f"still waiting for {self._waiting_for()}: nothing is published before")
 
     def _seconds_to_wait(self, began: float) -> float | None:
         if not self._published:
@@ -418,6 +436,7 @@ class ClusterRuntime:
             "leading": self.election.leading or not options.leader_elect,
             "concurrency": options.concurrency or "automatic",
             "access-log": options.access_log,
+            "health-listen": options.health_listen or "nowhere",
             "xds-socket": str(self.data_plane.proxies.xds_socket),
         }
 

@@ -181,6 +181,11 @@ class KubernetesRuntime(ClusterRuntime):
             await self.objects.documents.announce(self.pods.namespace, XDS_NAME, self.pods.pod_ip, XDS_PORT)
         self._bell.set()
 
+    def _unready(self) -> str:
+        if self._leading and not self.data_plane.serving:
+            return super()._unready() or "leading, and not serving proxies yet"
+        return super()._unready()
+
     def _may_plan(self) -> bool:
         """Only who leads has the certificates that go with it."""
         return super()._may_plan() and self.identities.ready

@@ -73,6 +73,13 @@ def _pools(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, 
 @click.option(
     "--access-log/--no-access-log", default=True, show_default=True, help="One line a request in `propylon logs`."
 )
+@click.option(
+    "--health-listen",
+    default="",
+    metavar="HOST:PORT",
+    show_default="nowhere",
+    help="Where /healthz and /readyz are answered; :PORT for every address of the machine.",
+)
 @click.option("--proxy-image", default=None, help="kubernetes: Envoy's image, unless parameters name another.")
 @click.option(
     "--xds-listen",

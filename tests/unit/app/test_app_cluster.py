@@ -11,6 +11,8 @@ import pytest
 from propylon import api
 from propylon.app.cluster import ClusterOptions, ClusterRuntime
 from propylon.app.cluster_addresses import parse_pool
+from propylon.proxies.kubernetes import PARAMETERS_INFO
+from propylon.proxies.settings import ProxySettings
 from propylon.store.cluster import Change, Credentials
 from propylon.store.cluster.credentials import BearerAuth, FixedToken
 from propylon.xds import LDS, Acknowledged
@@ -235,5 +237,188 @@ def test_a_gateway_that_is_gone_takes_its_proxy_with_it(play: Play) -> None:
         cluster.turn()
         assert cluster.runtime.data_plane.xds.nodes == ()
         assert cluster.conditions("Gateway", "web") == {}
+
+    play(scenario)
+
+
+# --- objects in the cluster -------------------------------------------------------------------------------------------
+
+KEY = api.ObjectKey("shop", "web")
+CLUSTER_IP = {"type": "IPAddress", "routability": "Cluster"}
+
+
+def lead(cluster: Cluster) -> None:
+    cluster.complete()
+    cluster.runtime.surroundings.channel = "experimental"
+    cluster.runtime.surroundings.service_ranges = (parse_pool("10.96.0.0/16"),)
+    cluster.runtime._lead(True)
+    cluster.put(gateway_class())
+
+
+def planned(cluster: Cluster, kind: str) -> dict[str, Any]:
+    plan = cluster.runtime.applier._plans[KEY]
+    (found,) = [document for document in plan.documents or () if document["kind"] == kind]
+    return found
+
+
+def requesting(*requests: dict[str, str]) -> dict[str, Any]:
+    document = gateway()
+    return {**document, "spec": {**document["spec"], "addresses": list(requests)}}
+
+
+def routability(cluster: Cluster) -> list[tuple[str, str]]:
+    status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *KEY)]
+    return [(address["value"], address["routability"]) for address in status["addresses"]]
+
+
+def test_who_leads_makes_a_service_of_every_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        cluster = Cluster(tmp_path, monkeypatch)
+        lead(cluster)
+        cluster.runtime._lead(False)
+        cluster.put(gateway())
+        cluster.turn()
+        assert not cluster.runtime.applier._plans
+        assert not cluster.runtime.applier.enabled
+        cluster.runtime._lead(True)
+        cluster.turn()
+        assert cluster.runtime.applier.enabled
+        service = planned(cluster, "Service")
+        assert [port["port"] for port in service["spec"]["ports"]] == [80]
+        # 127.9.0.1 is of this machine alone: nobody in the cluster is led there.
+        assert [d["kind"] for d in cluster.runtime.applier._plans[KEY].documents or ()] == ["Service"]
+        cluster.delete("Gateway", "web")
+        cluster.turn()
+        assert not cluster.runtime.applier._plans
+
+    asyncio.run(scenario())
+
+
+def test_a_cluster_ip_is_an_address_for_who_asks_for_one(play: Play) -> None:
+    def scenario(cluster: Cluster) -> None:
+        lead(cluster)
+        cluster.put(requesting(CLUSTER_IP))
+        cluster.turn()
+        assert cluster.conditions("Gateway", "web")["Programmed"] == ("False", "AddressNotAssigned")
+        assert cluster.conditions("Gateway", "web")["AddressesAssigned"] == ("False", "NotAssigned")
+        service = planned(cluster, "Service")
+        cluster.put({**service, "spec": {**service["spec"], "clusterIPs": ["10.96.0.9"]}})
+        cluster.turn()
+        assert routability(cluster) == [("10.96.0.9", "Cluster")]
+        assert cluster.conditions("Gateway", "web")["AddressesAssigned"] == ("True", "AddressesAssigned")
+        cluster.put(requesting({"type": "IPAddress"}, CLUSTER_IP))
+        cluster.turn()
+        assert routability(cluster) == [("127.9.0.1", ""), ("10.96.0.9", "Cluster")]
+        cluster.put(gateway())
+        cluster.turn()
+        assert routability(cluster) == [("127.9.0.1", "")], "who asks for nothing is not told of it"
+
+    play(scenario)
+
+
+def test_a_cluster_ip_of_ones_own_choice(play: Play) -> None:
+    def scenario(cluster: Cluster) -> None:
+        lead(cluster)
+        cluster.put(requesting({**CLUSTER_IP, "value": "10.96.0.5"}))
+        cluster.turn()
+        service = planned(cluster, "Service")
+        assert service["spec"]["clusterIP"] == "10.96.0.5"
+        cluster.put({**service, "spec": {**service["spec"], "clusterIPs": ["10.96.0.5"]}})
+        cluster.turn()
+        assert routability(cluster) == [("10.96.0.5", "Cluster")]
+
+    play(scenario)
+
+
+def test_no_address_outside_the_services_range_counts_as_a_cluster_ip(play: Play) -> None:
+    def scenario(cluster: Cluster) -> None:
+        lead(cluster)
+        cluster.put(requesting({**CLUSTER_IP, "value": "198.51.100.1"}, {"type": "IPAddress"}))
+        cluster.turn()
+        service = planned(cluster, "Service")
+        assert "clusterIP" not in service["spec"]
+        cluster.put({**service, "spec": {**service["spec"], "clusterIPs": ["10.96.0.7"]}})
+        cluster.turn()
+        assert routability(cluster) == [("127.9.0.1", "")]
+        assert cluster.conditions("Gateway", "web")["AddressesAssigned"] == ("False", "PartiallyAssigned")
+        cluster.put(requesting({**CLUSTER_IP, "value": "198.51.100.1"}))
+        cluster.turn()
+        assert routability(cluster) == []
+        assert cluster.conditions("Gateway", "web")["AddressesAssigned"] == ("False", "NotAssigned")
+        assert cluster.conditions("Gateway", "web")["Programmed"][0] == "False"
+
+    play(scenario)
+
+
+def test_an_object_that_somebody_deletes_is_applied_again(play: Play) -> None:
+    def scenario(cluster: Cluster) -> None:
+        lead(cluster)
+        cluster.put(gateway())
+        cluster.turn()
+        cluster.put(planned(cluster, "Service"))
+        cluster.turn()
+        cluster.runtime.applier._queue.clear()
+        name = planned(cluster, "Service")["metadata"]["name"]
+        cluster.runtime.watch._queue.append(Change(api.ObjectRef("", "Service", "shop", name), None, b""))
+        cluster.turn()
+        assert KEY in cluster.runtime.applier._queue
+
+    play(scenario)
+
+
+def test_parameters_are_what_the_process_runs_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[ProxySettings] = []
+
+    async def ensure(_node: str, settings: ProxySettings) -> None:
+        started.append(settings)
+
+    def parameters(**spec: Any) -> Change:
+        document = {
+            "apiVersion": PARAMETERS_INFO.api_version,
+            "kind": "GatewayParameters",
+            "metadata": {"name": "p", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
+            "spec": spec,
+        }
+        raw = json.dumps(document).encode()
+        found = api.decode_as(PARAMETERS_INFO, raw, PARAMETERS_INFO.version)
+        ref = api.ObjectRef(PARAMETERS_INFO.group, "GatewayParameters", "shop", "p")
+        return Change(ref, found, raw)
+
+    async def scenario() -> None:
+        cluster = Cluster(tmp_path, monkeypatch)
+        monkeypatch.setattr(cluster.runtime.data_plane.proxies, "ensure", ensure)
+        lead(cluster)
+        document = gateway()
+        reference = {"group": PARAMETERS_INFO.group, "kind": "GatewayParameters", "name": "p"}
+        document["spec"]["infrastructure"] = {"parametersRef": reference}
+        cluster.put(document)
+        cluster.turn()
+        assert cluster.conditions("Gateway", "web")["Accepted"] == ("False", "InvalidParameters")
+        cluster.runtime.watch._queue.append(parameters(concurrency=3))
+        cluster.turn()
+        assert cluster.conditions("Gateway", "web")["Accepted"] == ("True", "Accepted")
+        await asyncio.sleep(0)
+        assert [(s.concurrency, s.log_level) for s in started] == [(3, "warning")]
+        cluster.turn()
+        cluster.runtime.watch._queue.append(parameters(concurrency=3, logLevel="debug"))
+        cluster.turn()
+        await asyncio.sleep(0)
+        assert [(s.concurrency, s.log_level) for s in started[1:]] == [(3, "debug")]
+        cluster.runtime.watch._queue.append(parameters(concurrency=300))
+        cluster.turn()
+        assert cluster.conditions("Gateway", "web")["Accepted"] == ("False", "InvalidParameters")
+
+    asyncio.run(scenario())
+
+
+def test_readiness_is_having_published(play: Play) -> None:
+    def scenario(cluster: Cluster) -> None:
+        cluster.turn()
+        assert "Gateway" in cluster.runtime._unready()
+        cluster.complete()
+        cluster.runtime._published = True
+        assert cluster.runtime._unready() == ""
+        cluster.runtime._stopping.set()
+        assert cluster.runtime._unready() == "stopping"
 
     play(scenario)

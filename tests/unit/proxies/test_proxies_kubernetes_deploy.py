@@ -8,6 +8,7 @@ import yaml
 
 from propylon.app.cluster_proxies import XDS_NAME, XDS_PORT
 from propylon.app.cluster_rbac import build_pod_manifests, build_process_manifests
+from propylon.app.health import HealthServer, parse_listen
 from propylon.proxies.kubernetes.parameters import PARAMETERS_INFO, ParametersSpec
 from propylon.proxies.settings import LOG_LEVELS
 
@@ -95,6 +96,13 @@ def test_the_controller_is_where_proxies_look_for_it() -> None:
     assert "selector" not in service["spec"]
     assert [port["port"] for port in service["spec"]["ports"]] == [XDS_PORT]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert [port["containerPort"] for port in container["ports"]] == [XDS_PORT]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports["xds"] == XDS_PORT
+    (listen,) = [word.partition("=")[2] for word in container["command"] if word.startswith("--health-listen=")]
+    assert parse_listen(listen) == (None, ports["health"])
+    probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+    assert {probe["port"] for probe in probes.values()} == {"health"}
+    server = HealthServer(listen, lambda: "")
+    assert all(server.answer("GET", probe["path"])[0] == 200 for probe in probes.values())
     assert deployment["spec"]["replicas"] == 2
     assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == read("rbac.yaml")[0]["metadata"]["name"]
