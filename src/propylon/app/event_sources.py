@@ -37,6 +37,9 @@ class EventSources:
     def take(self, outcome: Outcome, files: tuple[FileProblem, ...]) -> None:
         """One batch's outcome, and what is known of the manifest files."""
         self._findings.update(outcome.findings)
+        for key, findings in outcome.findings.items():
+            if key in self._told:  # what is mended is told again when it comes back
+                self._told[key] &= {note_of_finding(key[1], finding) for finding in findings}
         for ref, status in outcome.statuses.items():
             if ref.kind == "Gateway":
                 self._take_gateway(ref, status)
