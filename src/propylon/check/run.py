@@ -141,23 +141,28 @@ class _Check:
             yield self._at(lost.route, "spec.parentRefs", "warning", "place_taken", message, "remove one of them")
 
     def _of_shadow(self, shadowed: Shadowed) -> Finding:
-        entry, by = shadowed.entry, shadowed.by
-        index = next(i for i, match in enumerate(by.rule.matches) if match is by.match)
-        file, line, _ = self.manifests.source.locate(by.route, f"spec.rules[{by.rule.index}].matches[{index}]")
-        where = f" ({file}:{line})" if file else ""
+        entry = shadowed.entry
         host = "" if shadowed.host.hostname == "*" else f" for host {shadowed.host.hostname}"
         what = f"match {shadowed.match} [{match_text(entry.match)}]"
         code = "rule_unreachable" if shadowed.whole_rule else "match_unreachable"
         subject = (
             f"rule {entry.rule.index} is never reached: {what}" if shadowed.whole_rule else f"{what} is never reached"
         )
-        message = (
-            f"{subject}: what it takes{host}, rule {by.rule.index} of {_name(by.route)}{where} takes before: "
-            f"[{match_text(by.match)}]"
-        )
+        takers = [self._taker(by) for by in shadowed.by[:3]]
+        if len(shadowed.by) > 3:
+            takers.append(f"{len(shadowed.by) - 3} more")
+        together = " together" if len(takers) > 1 else ""
+        verb = "take" if together else "takes"
+        message = f"{subject}: what it takes{host}, {' and '.join(takers)} {verb} before{together}"
         field = f"spec.rules[{entry.rule.index}].matches[{shadowed.match}]"
         remedy = "remove one of them, or make this one more specific"
         return self._at(entry.route, field, "warning", code, message, remedy)
+
+    def _taker(self, by: model.VirtualHostEntry) -> str:
+        index = next(i for i, match in enumerate(by.rule.matches) if match is by.match)
+        file, line, _ = self.manifests.source.locate(by.route, f"spec.rules[{by.rule.index}].matches[{index}]")
+        where = f" ({file}:{line})" if file else ""
+        return f"rule {by.rule.index} of {_name(by.route)}{where} [{match_text(by.match)}]"
 
 
 def _name(ref: api.ObjectRef) -> str:

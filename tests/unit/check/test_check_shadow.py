@@ -12,8 +12,8 @@ from propylon.explain.walk import try_entries
 from propylon.graph.model import Cors, Match, Route, Rule, ValueMatch, VirtualHostEntry
 from propylon.graph.precedence import ordered
 
-PATHS = ["/", "/a", "/a/b"]
-EXPRESSIONS = ["/a.*", ".*"]
+PATHS = ["/", "/a", "/b", "/a/b"]
+EXPRESSIONS = ["/a.*", ".*", "/(a|b)", "/a/?b?"]
 VALUES = ["1", "2", "one"]
 
 
@@ -62,18 +62,44 @@ def request(chance):
     return Subject(Asked("http", "h", 80, "h", method, target, tuple(headers), "", "", False), target)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(30))
 def test_what_is_called_unreachable_is(seed):
     chance = random.Random(seed)
     entries = entries_of(chance)
-    claimed = {position for position, (_, by) in enumerate(shadows_in(entries)) if by is not None}
+    claimed = {position for position, (_, by) in enumerate(shadows_in(entries)) if by}
     reached = {try_entries(entries, request(chance)).winner for _ in range(1000)}
     assert not claimed & reached
 
 
 def test_claims_are_made():
     chance = random.Random(1)
-    assert sum(by is not None for _ in range(20) for _, by in shadows_in(entries_of(chance))) > 10
+    assert sum(bool(by) for _ in range(40) for _, by in shadows_in(entries_of(chance))) > 10
+
+
+def test_several_together_are_found():
+    chance = random.Random(2)
+    assert any(len(by) > 1 for _ in range(300) for _, by in shadows_in(entries_of(chance)))
+
+
+def together(later, *earlier):
+    """Whether the last of these is taken by those before it."""
+    *_, (last, by) = shadows_in([*(entry(match) for match in earlier), entry(later)])
+    return {each.match for each in by} if last.match is later else None
+
+
+def test_expressions_of_few_texts_are_taken_apart():
+    versions = [Match(headers=(ValueMatch("v", each),)) for each in ("1", "2", "3")]
+    either = Match(headers=(ValueMatch("v", "1|2", "RegularExpression"),))
+    assert together(either, *versions) == set(versions[:2])
+    assert together(either, versions[0], versions[2]) == set()
+    assert together(Match("/(a|b)", "RegularExpression"), Match("/a", "Exact"), Match("/b")) == {
+        Match("/a", "Exact"),
+        Match("/b"),
+    }
+    assert together(Match("/(a|b).*", "RegularExpression"), Match("/a", "Exact"), Match("/b")) == set()
+    assert together(Match("/(?i:a|b)", "RegularExpression"), Match("/a", "Exact"), Match("/b")) == set()
+    query = Match(query=(ValueMatch("q", "[ab]", "RegularExpression"),))
+    assert together(query, *(Match(query=(ValueMatch("q", each),)) for each in "ab")) != set()
 
 
 def entry(match_, *filters):
