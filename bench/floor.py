@@ -212,8 +212,8 @@ class Floor:
         return {"pids": [self.envoy.pid] if self.envoy else []}
 
 
-async def serve(form: str, size: int, port: int) -> None:
-    floor = Floor(size, port, scoped=form == "scoped")
+async def serve(floor: Floor) -> None:
+    """Execute the commands on standard input until it ends."""
     with tempfile.TemporaryDirectory(prefix="pf") as directory:
         await floor.start(Path(directory))
         loop = asyncio.get_running_loop()
@@ -236,4 +236,4 @@ async def serve(form: str, size: int, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(serve(Floor(int(sys.argv[2]), int(sys.argv[3]), scoped=sys.argv[1] == "scoped")))

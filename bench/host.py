@@ -20,6 +20,7 @@ from propylon.app.runtime import Runtime
 from propylon.store import LocalStore, NotFound
 
 MANAGER = "bench"
+NAMESPACE = "bench"
 
 
 def preload(directory: Path, file: Path) -> None:
@@ -41,6 +42,11 @@ class Host:
     def apply(self, documents: list[dict[str, Any]]) -> dict[str, Any]:
         """Write to the store in one transaction. It is durable when this returns."""
         self.runtime.workspace.store.apply_many(documents, MANAGER)
+        return {}
+
+    def delete(self, kind: str, name: str) -> dict[str, Any]:
+        """Delete an object of the Gateway API in the bench's namespace."""
+        self.runtime.workspace.store.delete(api.ObjectRef(api.GATEWAY_GROUP, kind, NAMESPACE, name))
         return {}
 
     def usage(self) -> dict[str, Any]:

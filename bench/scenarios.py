@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from bench import worlds
+from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
 from bench.record import DESCENDING, Figure, Goal, figure, percentile
 from bench.subject import BenchError, Client, Commanded, FloorProcess, Subject, until
@@ -129,6 +130,7 @@ def memory(sizes: Sequence[int]) -> Iterable[Figure]:
 
 SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
     "P1": (propagation, (10, 1000, 5000, 10000)),
+    "P1S": (listeners, (500, 5000)),
     "P2": (paths, (100, 1000, 10000)),
     "P5": (controller_cost, (100, 1000, 5000, 10000)),
     "P6": (cold_start, (1000, 10000)),
