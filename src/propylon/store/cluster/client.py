@@ -60,13 +60,25 @@ class Client:
         self._extensions = extensions
         # Watches apart: for every request httpcore looks at each connection of a pool, and counts busy ones among those
         # to be kept alive, so that requests would be slow and pay for a handshake each.
+        self._user_agent = user_agent
+        self._rotations = credentials.rotations()
         self._http = _build_pool(credentials, user_agent)
         self._streams = _build_pool(credentials, user_agent)
+        self._retired: list[httpx.AsyncClient] = []
+        """With connections that present a certificate of yesterday; what is under way on them comes to its end."""
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
-        await self._streams.aclose()
+        for pool in (self._http, self._streams, *self._retired):
+            await pool.aclose()
+
+    def _renew_pools(self) -> None:
+        """Present the certificate of today from the next request on."""
+        if self._rotations != self.credentials.rotations():
+            self._rotations = self.credentials.rotations()
+            self._retired = [*self._retired[-2:], self._http, self._streams]
+            self._http = _build_pool(self.credentials, self._user_agent)
+            self._streams = _build_pool(self.credentials, self._user_agent)
 
     async def request(
         self,
@@ -83,6 +95,7 @@ class Client:
         headers = {"Content-Type": content_type} if body is not None else {}
         if accept is not None:
             headers["Accept"] = accept
+        self._renew_pools()
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._http.request(
@@ -106,6 +119,7 @@ class Client:
         """A GET whose answer is read line by line as it comes, for as long as the server is not silent for `silence`
         seconds. Raises ApiError, Unreachable, also out of the iteration.
         """
+        self._renew_pools()
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
             async with self._streams.stream(

@@ -14,12 +14,13 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import httpx
+import msgspec
 import yaml
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -55,6 +56,8 @@ class Credentials(NamedTuple):
     """Where objects of our own go that name no other namespace: the pod's, or the kubeconfig context's."""
     server_name: str | None = None
     """The name the server's certificate must bear, if it is not the URL's host."""
+    rotations: Callable[[], int] = lambda: 0
+    """How often our own certificate changed: connections from before have the old one."""
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -97,32 +100,76 @@ class FileToken:
         self._until = 0.0
 
 
-class ExecToken:
-    """A token that a program prints as an ExecCredential. Client certificates from such programs are not supported."""
+class _ExecStatus(msgspec.Struct, frozen=True, rename="camel"):
+    token: str | None = None
+    client_certificate_data: str | None = None
+    client_key_data: str | None = None
+    expiration_timestamp: str | None = None
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], api_version: str) -> None:
+
+class _ExecCredential(msgspec.Struct, frozen=True):
+    status: _ExecStatus
+
+
+class ExecCredentials:
+    """What a program prints as an ExecCredential: a token, a client certificate, or both."""
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        information: Mapping[str, Any],
+        context: ssl.SSLContext | None = None,
+        hint: str = "",
+    ) -> None:
+        """`information` is the ExecCredential that the program is given; `context` gets the certificates it hands out.
+
+        `hint` is said where the program is not there.
+        """
         self._command = command
         self._environment = environment
-        self._api_version = api_version
+        self._information = information
+        self._context = context
+        self._hint = f" {hint.strip()}" if hint.strip() else ""
         self._token: str | None = None
+        self._certificate = ""
         self._until = 0.0
         self._lock = asyncio.Lock()
+        self.rotations = 0
+        """How often the certificate changed: connections from before go on with the old one."""
 
     async def token(self) -> str | None:
-        """Run the program unless its last token still holds. Raises CredentialsError."""
+        """The token, None if the program hands out a certificate only. Runs it unless what it said last still holds.
+
+        Raises CredentialsError.
+        """
         async with self._lock:
-            if self._token is None or time.time() >= self._until:
-                self._token, self._until = await self._run()
+            if time.time() >= self._until:
+                status = await self._run()
+                self._use_certificate(status)
+                self._token, self._until = status.token, _expiry(status.expiration_timestamp)
             return self._token
 
     def invalidate(self) -> None:
         """Run the program again at once."""
-        self._token = None
+        self._until = 0.0
 
-    async def _run(self) -> tuple[str, float]:
+    def _use_certificate(self, status: _ExecStatus) -> None:
+        pair = f"{status.client_certificate_data or ''}\n{status.client_key_data or ''}"
+        if self._context is None or pair == self._certificate or not status.client_certificate_data:
+            return
+        try:
+            _load_certificate(self._context, pair.encode())
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise CredentialsError(
+                f"the credentials program {self._command[0]} printed a certificate that cannot be used: {error}"
+            ) from error
+        self.rotations += bool(self._certificate)
+        self._certificate = pair
+
+    async def _run(self) -> _ExecStatus:
         name = self._command[0]
-        information = {"apiVersion": self._api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
-        environment = {**os.environ, **self._environment, "KUBERNETES_EXEC_INFO": json.dumps(information)}
+        environment = {**os.environ, **self._environment, "KUBERNETES_EXEC_INFO": json.dumps(self._information)}
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -132,7 +179,9 @@ class ExecToken:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            raise CredentialsError(f"the credentials program {name} cannot be run: {error.strerror}") from error
+            raise CredentialsError(
+                f"the credentials program {name} cannot be run: {error.strerror}{self._hint}"
+            ) from error
         try:
             async with asyncio.timeout(EXEC_SECONDS):
                 out, err = await process.communicate()
@@ -144,10 +193,14 @@ class ExecToken:
             text = err.decode(errors="replace").strip()
             raise CredentialsError(f"the credentials program {name} failed (exit code {process.returncode}): {text}")
         try:
-            status = json.loads(out)["status"]
-            return str(status["token"]), _expiry(status.get("expirationTimestamp"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CredentialsError(f"the credentials program {name} printed no ExecCredential with a token") from error
+            status = msgspec.json.decode(out, type=_ExecCredential).status
+        except msgspec.DecodeError as error:
+            raise CredentialsError(f"the credentials program {name} printed no ExecCredential: {error}") from error
+        if not status.token and not (status.client_certificate_data and status.client_key_data):
+            raise CredentialsError(
+                f"the credentials program {name} printed neither a token nor a certificate with its key"
+            )
+        return status
 
 
 def _expiry(timestamp: str | None) -> float:
@@ -224,9 +277,11 @@ def kubeconfig_credentials(files: list[Path], context_name: str | None = None) -
         tls = _context_of(cluster, user) if server.startswith("https://") else None
     except (ssl.SSLError, OSError, ValueError) as error:
         raise CredentialsError(f"{shown}: certificates of context {name!r} cannot be used: {error}") from error
-    return Credentials(
-        server, tls, _auth_of(user), context.value.get("namespace") or "default", cluster.value.get("tls-server-name")
-    )
+    namespace, server_name = context.value.get("namespace") or "default", cluster.value.get("tls-server-name")
+    program = _exec_of(cluster, user, tls)
+    if program is not None:
+        return Credentials(server, tls, BearerAuth(program), namespace, server_name, lambda: program.rotations)
+    return Credentials(server, tls, _auth_of(user), namespace, server_name)
 
 
 class _Entry(NamedTuple):
@@ -286,12 +341,17 @@ def _context_of(cluster: _Entry, user: _Entry) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     certificate, key = _bytes_of(user, "client-certificate"), _bytes_of(user, "client-key")
     if certificate is not None and key is not None:
-        # The ssl module reads keys from files only; this one is ours alone and gone at once.
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(certificate.rstrip() + b"\n" + key)
-            file.flush()
-            context.load_cert_chain(file.name)
+        _load_certificate(context, certificate.rstrip() + b"\n" + key)
     return context
+
+
+def _load_certificate(context: ssl.SSLContext, pair: bytes) -> None:
+    """Have connections to come present this certificate; PEM, with its key. Raises ssl.SSLError, OSError."""
+    # The ssl module reads keys from files only; this one is ours alone and gone at once.
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(pair)
+        file.flush()
+        context.load_cert_chain(file.name)
 
 
 def ssl_context(authority: str | None) -> ssl.SSLContext:
@@ -308,13 +368,44 @@ def _auth_of(user: _Entry) -> httpx.Auth:
         return BearerAuth(FixedToken(str(token)))
     if path := value.get("tokenFile"):
         return BearerAuth(FileToken(user.file.parent / path))
-    if program := value.get("exec"):
-        command = str(program.get("command", ""))
-        if "/" in command:
-            command = str(user.file.parent / command)
-        environment = {str(entry["name"]): str(entry["value"]) for entry in program.get("env") or ()}
-        version = str(program.get("apiVersion", "client.authentication.k8s.io/v1"))
-        return BearerAuth(ExecToken([command, *map(str, program.get("args") or ())], environment, version))
     if username := value.get("username"):
         return httpx.BasicAuth(str(username), str(value.get("password", "")))
     return BearerAuth(FixedToken(None))
+
+
+def _exec_of(cluster: _Entry, user: _Entry, context: ssl.SSLContext | None) -> ExecCredentials | None:
+    """The user's credentials program, unless there is a token that goes before it."""
+    program = user.value.get("exec")
+    if not program or user.value.get("token") or user.value.get("tokenFile"):
+        return None
+    command = str(program.get("command", ""))
+    if "/" in command:
+        command = str(user.file.parent / command)
+    environment = {str(entry["name"]): str(entry["value"]) for entry in program.get("env") or ()}
+    if program.get("interactiveMode") == "Always":
+        raise CredentialsError(f"{user.file}: the credentials program {command} wants a terminal, and there is none")
+    spec: dict[str, Any] = {"interactive": False}
+    if program.get("provideClusterInfo"):
+        spec["cluster"] = _cluster_information(cluster)
+    information = {
+        "apiVersion": str(program.get("apiVersion", "client.authentication.k8s.io/v1")),
+        "kind": "ExecCredential",
+        "spec": spec,
+    }
+    arguments = map(str, program.get("args") or ())
+    return ExecCredentials(
+        [command, *arguments], environment, information, context, str(program.get("installHint", ""))
+    )
+
+
+def _cluster_information(cluster: _Entry) -> dict[str, Any]:
+    """What a program may know of the cluster it is to log in to."""
+    value = cluster.value
+    names = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
+    known = {name: value[name] for name in names if name in value}
+    if (authority := _bytes_of(cluster, "certificate-authority")) is not None:
+        known["certificate-authority-data"] = base64.b64encode(authority).decode()
+    for extension in value.get("extensions") or ():
+        if extension.get("name") == "client.authentication.k8s.io/exec":
+            known["config"] = extension.get("extension")
+    return known
