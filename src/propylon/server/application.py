@@ -15,7 +15,7 @@ from propylon.server.custom import Kinds
 from propylon.server.errors import ApiError
 from propylon.server.identity import User
 from propylon.server.paths import JSON, Place, form_of, parse_path
-from propylon.server.requests import Answer, Request, answer, encode
+from propylon.server.requests import Answer, Request, answer, encode, refusal
 from propylon.server.resources import Registry
 from propylon.server.reviews import Authenticate, review
 from propylon.server.verbs import Verbs
@@ -179,11 +179,3 @@ class Application:
             raise errors.no_such_path()
         lasting = (("cache-control", "public, immutable"),) if request.parameters.get("hash") else ()
         return Answer(body=documents[name], headers=(("etag", f'"{digests[name]}"'), *lasting))
-
-
-def refusal(error: ApiError) -> Answer:
-    """The answer that is a Status."""
-    said = answer(error.status(), error.code)
-    if error.retry_after:
-        said.headers = (*said.headers, ("retry-after", str(error.retry_after)))
-    return said

@@ -1,50 +1,30 @@
-"""HTTP: ASGI to requests and answers, with uvicorn underneath; whom a connection belongs to is read from its TLS."""
+"""From what came over a connection to requests and answers: who asks is read from its TLS or its token."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 from urllib.parse import parse_qsl, unquote
-
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from propylon.api.meta import ObjectRef
 from propylon.server import errors
 from propylon.server.access import Attributes
-from propylon.server.application import Application, refusal
+from propylon.server.application import Application
 from propylon.server.audit import AuditLog
-from propylon.server.bodies import LIMIT
 from propylon.server.credentials import Credentials
 from propylon.server.errors import ApiError
 from propylon.server.identity import ANONYMOUS, AUTHENTICATED, User, read_token, service_account, user_of_certificate
 from propylon.server.logs import PodLogs, no_own_logs
 from propylon.server.machine import OwnLog
-from propylon.server.requests import Answer, Request
+from propylon.server.requests import Answer, Request, refusal
 from propylon.server.watches import Hub
+from propylon.server.wire import HttpServer, Received
 from propylon.store import LocalStore, NotFound
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which lets the application know the client's certificate."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        self.app_state = {**self.app_state, "certificate": certificate}
-
-
 class Front:
-    """The ASGI application."""
+    """The API as connections see it."""
 
     def __init__(
         self,
@@ -79,12 +59,11 @@ class Front:
             return None
         return service_account(namespace, account.name, account.uid) if held["metadata"]["uid"] == account.uid else None
 
-    def _user(self, scope: Scope, headers: dict[str, str]) -> User:
+    def _user(self, received: Received) -> User:
         """Who asks. Raises ApiError (401) for credentials that are none."""
-        certificate = scope.get("state", {}).get("certificate")
-        if certificate:
-            return user_of_certificate(certificate)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if received.certificate:
+            return user_of_certificate(received.certificate)
+        scheme, _, token = dict(received.headers).get("authorization", "").partition(" ")
         if not scheme:
             return ANONYMOUS
         user = self.user_of_token(token.strip()) if scheme.lower() == "bearer" else None
@@ -92,9 +71,11 @@ class Front:
             raise errors.unauthorized()
         return user
 
-    def _impersonated(self, user: User, scope: Scope) -> User:
+    def _impersonated(self, user: User, received: Received) -> User:
         """Whom the request is to be taken for: the user, or another that he may impersonate. Raises ApiError (403)."""
-        given = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        given = [(name, value) for name, value in received.headers if name.startswith("impersonate-")]
+        if not given:
+            return user
         name = next((value for header, value in given if header == "impersonate-user"), "")
         groups = tuple(value for header, value in given if header == "impersonate-group")
         if not name:
@@ -108,30 +89,22 @@ class Front:
                 raise ApiError(403, "Forbidden", f'{one.resource} "{one.name}" is forbidden: {one.sentence(user)}', {})
         return User(name, (*groups, AUTHENTICATED))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        request = Request(scope["method"], "", {}, headers)
+    async def respond(self, received: Received) -> Answer:
+        """Answer one request. Never raises for what the request is like."""
+        request = Request(received.method, "", {}, dict(received.headers), received.body)
         try:
-            request.path = unquote(scope["raw_path"].decode("ascii").partition("?")[0], errors="strict")
-            pairs = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
-            request.parameters = dict(pairs)
-            request.user = self._impersonated(self._user(scope, headers), scope)
-            request.body = await _read(receive, headers)
+            path, _, query = _target(received.url).partition("?")
+            request.path = unquote(path, errors="strict") if "%" in path else path
+            if query:
+                request.parameters = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
+            request.user = self._impersonated(self._user(received), received)
             answered = await self.application.handle(request)
         except ApiError as error:
             answered = refusal(error)
         except ValueError:
             answered = refusal(errors.bad_request("the request's path or query is not UTF-8"))
-        except ConnectionError:
-            return
         self._note(request, answered)
-        if answered.stream is None:
-            await _send_whole(send, request, answered)
-        else:
-            await _send_stream(send, receive, answered)
+        return answered
 
     def _note(self, request: Request, answered: Answer) -> None:
         if request.method in _READING and answered.code not in (401, 403):
@@ -146,89 +119,20 @@ class Front:
         )
 
 
-async def _read(receive: Receive, headers: dict[str, str]) -> bytes:
-    """The whole body. Raises ApiError (413), ConnectionError."""
-    length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > LIMIT:
-        raise errors.too_large(LIMIT)
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ConnectionError
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > LIMIT:
-            raise errors.too_large(LIMIT)
-        pieces.append(piece)
-        if not message.get("more_body"):
-            return b"".join(pieces)
+def _target(url: bytes) -> str:
+    """Path and query of a request target, in whatever form that is (RFC 9112 section 3.2). Raises ValueError."""
+    text = url.decode("ascii")
+    if text.startswith("/"):
+        return text
+    after_scheme = text.partition("://")[2]
+    return after_scheme[after_scheme.find("/") :] if "/" in after_scheme else "/"
 
 
-def _headers(answered: Answer) -> list[tuple[bytes, bytes]]:
-    given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answered.headers]
-    return [
-        (b"content-type", answered.content_type.encode("latin-1")),
-        (b"cache-control", b"no-cache, private"),
-        *given,
-    ]
-
-
-async def _send_whole(send: Send, request: Request, answered: Answer) -> None:
-    headers = [*_headers(answered), (b"content-length", str(len(answered.body)).encode())]
-    if answered.code == 413:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": answered.code, "headers": headers})
-    body = b"" if request.method == "HEAD" else answered.body
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_stream(send: Send, receive: Receive, answered: Answer) -> None:
-    """Send pieces as they come, until there are no more or the client leaves."""
-    assert answered.stream is not None
-    await send({"type": "http.response.start", "status": answered.code, "headers": _headers(answered)})
-    await send({"type": "http.response.body", "body": b"", "more_body": True})
-
-    async def pump() -> None:
-        assert answered.stream is not None
-        async for piece in answered.stream:
-            if piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def left() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    pumping, leaving = asyncio.create_task(pump()), asyncio.create_task(left())
-    await asyncio.wait({pumping, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (pumping, leaving):
-        task.cancel()
-    await asyncio.gather(pumping, leaving, return_exceptions=True)
-    if not pumping.cancelled() and (error := pumping.exception()) is not None and not isinstance(error, OSError):
-        raise error
-
-
-def make_server(front: Front, credentials: Credentials) -> uvicorn.Server:
+def make_server(front: Front, credentials: Credentials) -> HttpServer:
     """A server for the application, with TLS."""
-    config = uvicorn.Config(
-        front,
-        http=_Protocol,
-        ws="none",
-        lifespan="off",
-        loop="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        interface="asgi3",
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=2,
-        proxy_headers=False,
-        ssl_certfile=str(credentials.server_certificate),
-        ssl_keyfile=str(credentials.server_key),
-        ssl_ca_certs=str(credentials.ca_path),
-        ssl_cert_reqs=ssl.CERT_OPTIONAL,  # a certificate is welcome, and then it must be of our authority
-    )
-    return uvicorn.Server(config)  # not in the main thread, so that it leaves signals alone
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(credentials.server_certificate, credentials.server_key)
+    context.load_verify_locations(credentials.ca_path)
+    context.verify_mode = ssl.CERT_OPTIONAL  # a certificate is welcome, and then it must be of our authority
+    context.set_alpn_protocols(["http/1.1"])
+    return HttpServer(front.respond, context)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from propylon.server import errors, ownership
-from propylon.server.objects import Document, Target, present
+from propylon.server import errors
+from propylon.server.objects import Document, Shape, Target
 from propylon.server.selectors import Matcher, both, parse_field_selector, parse_label_selector
 from propylon.store import LocalStore
 
-_MARK = ownership.ANNOTATION.encode()
+_decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -27,10 +27,15 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page of a list. `raw` is set instead of `items` where the stored bytes can be shown as they are."""
+    """One page of a list; `raw` holds the objects as they are shown, as JSON."""
 
     metadata: dict[str, Any]
-    items: list[Document]
+    raw: list[bytes]
+
+    @property
+    def items(self) -> list[Document]:
+        """The objects, decoded anew at each call."""
+        return [_decode(raw) for raw in self.raw]
 
 
 def query_of(parameters: Mapping[str, str], target: Target) -> Query:
@@ -69,28 +74,27 @@ def list_page(store: LocalStore, target: Target, query: Query) -> Page:
         store.changes_since(version, [target.resource.group_kind])  # raises Gone where a watch could not follow
     elif query.resource_version not in ("", "0"):
         _check_version(query, listing.resource_version)
-    items: list[Document] = []
+    shape = Shape(target)
+    items: list[bytes] = []
+    last = after
     left = 0
-    token = ""
     for ref, raw in zip(listing.refs, listing.raw, strict=True):
         if query.token and (ref.namespace, ref.name) <= after:
             continue
         if query.limit and len(items) >= query.limit and query.selector is None:
             left += 1
             continue
-        document = present(target, msgspec.json.decode(raw))
-        if query.selector is not None and not query.selector(document):
+        shown = shape.shown(raw)
+        if query.selector is not None and not query.selector(_decode(shown)):
             continue
         if query.limit and len(items) >= query.limit:
             left += 1
             continue
-        items.append(document)
-    if left:
-        last = items[-1]["metadata"]
-        token = _write_token(version, target.resource.stored_namespace(last.get("namespace", "")), last["name"])
+        items.append(shown)
+        last = (ref.namespace, ref.name)
     metadata: dict[str, Any] = {"resourceVersion": str(version)}
-    if token:
-        metadata["continue"] = token
+    if left:
+        metadata["continue"] = _write_token(version, *last)
         if query.selector is None:
             metadata["remainingItemCount"] = left
     return Page(metadata, items)

@@ -7,6 +7,7 @@ before the start of the process is told to list again (410).
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 import threading
 from collections import deque
@@ -182,11 +183,15 @@ class MachineStore(LocalStore):
         return super().update(document)
 
     def patch_status(
-        self, ref: ObjectRef, change: Callable[[Document], Mapping[str, Any] | None], resource_version: str = ""
+        self,
+        ref: ObjectRef,
+        change: Callable[[Document], Mapping[str, Any] | None],
+        resource_version: str = "",
+        managed_fields: builtins.list[Any] | None = None,
     ) -> Document:
         """See LocalStore. Raises ApiError (403) for an object that is shown."""
         self._refuse(ref)
-        return super().patch_status(ref, change, resource_version)
+        return super().patch_status(ref, change, resource_version, managed_fields)
 
     def delete(
         self,

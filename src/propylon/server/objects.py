@@ -36,6 +36,9 @@ PATCH_FORMS = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 Document = dict[str, Any]
 
+_encode = msgspec.json.Encoder().encode
+_decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode
+
 
 class Target(msgspec.Struct, frozen=True):
     """What a request is about: a resource in a version, an object or none ("" for the collection), a subresource."""
@@ -79,19 +82,27 @@ class _UndoError(Exception):
 
 
 def present(target: Target, stored: Mapping[str, Any]) -> Document:
-    """A stored object as it is shown: in the version of the request, with managedFields."""
+    """A stored object as it is shown: in the version of the request."""
     metadata = dict(stored["metadata"])
-    annotations = metadata.get("annotations")
-    if annotations and ownership.ANNOTATION in annotations:
-        rest = {name: value for name, value in annotations.items() if name != ownership.ANNOTATION}
-        metadata["managedFields"] = ownership.written_entries(annotations[ownership.ANNOTATION])
-        if rest:
-            metadata["annotations"] = rest
-        else:
-            del metadata["annotations"]
     if not target.resource.namespaced:
         metadata.pop("namespace", None)
     return {**stored, "apiVersion": target.api_version, "metadata": metadata}
+
+
+class Shape:
+    """How stored bytes are shown: as they are, wherever they are in the version of the request."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.api_version = target.api_version
+        self._beginning = f'{{"apiVersion":"{target.api_version}","kind":'.encode()
+        self._as_stored = target.resource.namespaced or not target.resource.stored_namespace("")
+
+    def shown(self, raw: bytes) -> bytes:
+        """The bytes of a stored object (see `Listing`) as the request wants them."""
+        if self._as_stored and raw.startswith(self._beginning):
+            return raw
+        return _encode(present(self._target, _decode(raw)))
 
 
 class Objects:
@@ -112,9 +123,30 @@ class Objects:
 
     # -- writes ------------------------------------------------------------------------------------------------------
 
-    def create(self, target: Target, body: Document, how: Writing) -> Written:
-        """Store a new object. Raises ApiError."""
-        return self._in_transaction(target, how, lambda: self._create(target, body, how))
+    def creation(self, target: Target, body: Document, how: Writing) -> Callable[[], Written]:
+        """What stores a new object: all that needs nothing of the store is done when this returns. Both raise
+        ApiError."""
+        self._check_identity(target, body, needs_name=False)
+        body, warnings = self._admit(target, body, how)
+        metadata = body["metadata"]
+        if not metadata.get("name") and not metadata.get("generateName"):
+            message = "Required value: name or generateName is required"
+            raise errors.invalid(target.resource, "", [("FieldValueRequired", message, "metadata.name")])
+        entries = ownership.after_write(
+            (),
+            {},
+            body,
+            list_keys_of(target.resource, target.version),
+            manager=how.manager,
+            api_version=target.api_version,
+            time=utc_now(),
+        )
+        try:
+            admitted = self.store.admitted(ownership.with_entries(_absorbed(target, body), entries))
+        except StoreError as error:
+            raise errors.of_store(error, target.resource, metadata.get("name") or "") from error
+        status = body.get("status")
+        return lambda: self._in_transaction(target, how, lambda: self._store_new(target, admitted, status, warnings))
 
     def update(self, target: Target, body: Document, how: Writing) -> Written:
         """Replace an object, or its status. Raises ApiError."""
@@ -173,31 +205,10 @@ class Objects:
 
     # -- create and replace ------------------------------------------------------------------------------------------
 
-    def _create(self, target: Target, body: Document, how: Writing) -> Written:
-        self._check_identity(target, body, needs_name=False)
-        body, warnings = self._admit(target, body, how)
-        metadata = body["metadata"]
-        if not metadata.get("name") and not metadata.get("generateName"):
-            message = "Required value: name or generateName is required"
-            raise errors.invalid(target.resource, "", [("FieldValueRequired", message, "metadata.name")])
-        entries = ownership.after_write(
-            (),
-            {},
-            body,
-            list_keys_of(target.resource, target.version),
-            manager=how.manager,
-            api_version=target.api_version,
-            time=utc_now(),
-        )
-        return self._store_new(target, body, entries, warnings)
-
-    def _store_new(
-        self, target: Target, body: Document, entries: ownership.Entries, warnings: tuple[str, ...]
-    ) -> Written:
+    def _store_new(self, target: Target, body: Document, status: Any, warnings: tuple[str, ...]) -> Written:
         resource = target.resource
-        status = body.get("status")
         try:
-            stored = self.store.create(ownership.with_entries(_absorbed(target, body), entries))
+            stored = self.store.create(body)
         except StoreError as error:
             raise errors.of_store(error, resource, body["metadata"].get("name") or "") from error
         ref = resource.ref(target.namespace, stored["metadata"]["name"])
@@ -250,9 +261,8 @@ class Objects:
         held = ownership.stored_entries(stored)
         after = self._after(target, held, before, wanted, how) if entries is None else entries
         version = body["metadata"].get("resourceVersion") or ""
-        updated = self.store.patch_status(target.ref, lambda _stored: status, resource_version=version)
-        if after != held:
-            updated = self.store.update(ownership.with_entries(updated, after))
+        owners = ownership.write_entries(after)
+        updated = self.store.patch_status(target.ref, lambda _stored: status, version, owners)
         return Written(present(target, updated))
 
     def _after(
@@ -344,7 +354,8 @@ class Objects:
             if applied["metadata"].get("uid"):
                 raise errors.conflict(target.resource, target.name, "uid mismatch: the object does not exist")
             body, more = self._admit(target, merged, how)
-            return self._store_new(target, body, after, (*warnings, *more))
+            whole = ownership.with_entries(_absorbed(target, body), after)
+            return self._store_new(target, whole, body.get("status"), (*warnings, *more))
         if merged == live and after == entries:
             return Written(live, warnings=warnings)
         written = self._replace(target, merged, how, tuple(entry for entry in after if entry.manager != FILES))

@@ -4,8 +4,7 @@ Follows the behaviour of Kubernetes' server-side apply: a manager that applies o
 from another manager's is a conflict unless forced; what a manager applied before and no longer does goes, unless
 others own it. Plain writes own what they changed and take it from everyone else.
 
-Ownership lives in an annotation of the stored object, so that one write keeps both; it is shown as
-metadata.managedFields and never as that annotation.
+Ownership lives where it is shown, in metadata.managedFields of the stored object.
 """
 
 from __future__ import annotations
@@ -19,10 +18,6 @@ from propylon.server.errors import ApiError
 from propylon.server.fields import SELF, Fields, decode_fields, encode_fields, entry_step, leaves, shown
 from propylon.server.list_keys import SET
 from propylon.store.merge import ListKeys, Path
-
-ANNOTATION = "api.propylon.dev/managed-fields"
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -80,31 +75,12 @@ def write_entries(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 
 def stored_entries(document: Mapping[str, Any]) -> Entries:
     """The entries in a stored object."""
-    annotations = document["metadata"].get("annotations") or {}
-    return read_entries(written_entries(annotations.get(ANNOTATION)))
-
-
-def written_entries(text: Any) -> list[Any]:
-    """What the annotation says; nothing where somebody else (a manifest file) wrote it."""
-    try:
-        written = msgspec.json.decode(text)
-    except (msgspec.DecodeError, TypeError, ValueError):
-        return []
-    return written if isinstance(written, list) else []
+    return read_entries(document["metadata"].get("managedFields"))
 
 
 def with_entries(document: Mapping[str, Any], entries: Entries) -> dict[str, Any]:
-    """The object as it is stored with these entries."""
-    written = write_entries(entries)
-    metadata = {name: value for name, value in document["metadata"].items() if name != "managedFields"}
-    annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != ANNOTATION}
-    if written:
-        annotations[ANNOTATION] = _encode(written).decode()
-    if annotations:
-        metadata["annotations"] = annotations
-    else:
-        metadata.pop("annotations", None)
-    return {**document, "metadata": metadata}
+    """The object as it is stored with these entries; the store leaves out a list of none."""
+    return {**document, "metadata": {**document["metadata"], "managedFields": write_entries(entries)}}
 
 
 def after_write(

@@ -1,7 +1,7 @@
-"""The running server: a thread with an event loop of its own, uvicorn in it, TLS with client certificates.
+"""The running server: a thread with an event loop of its own, in it HTTP over TLS with client certificates.
 
-The thread keeps the API's disk writes out of the loop that programs proxies. uvicorn and everything below is imported
-in the thread, so that what starts the server does not wait for it.
+The thread keeps the API's disk writes out of the loop that programs proxies. What serves is imported in the
+thread, so that what starts the server does not wait for it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ class ApiServer:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            import uvloop  # noqa: PLC0415
+
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
         except Exception as error:  # noqa: BLE001 - told to whoever waits
             self.error = error
             if self._started.is_set():
@@ -123,31 +126,26 @@ class ApiServer:
         handing_out = asyncio.create_task(hub.run(), name="hand out changes")
         loop = asyncio.get_running_loop()
 
-        def stop() -> None:
-            def end() -> None:
-                hub.close()
-                server.should_exit = True
+        stopping = asyncio.Event()
 
+        def stop() -> None:
             with contextlib.suppress(RuntimeError):  # it has ended by itself
-                loop.call_soon_threadsafe(end)
+                loop.call_soon_threadsafe(stopping.set)
 
         with self._lock:
             self._stop = stop
-            server.should_exit = self._stopping
-
-        async def announce() -> None:
-            while not server.started:  # noqa: ASYNC110 - uvicorn tells in no other way
-                await asyncio.sleep(0.005)
+            if self._stopping:
+                stopping.set()
+        try:
+            await server.start(listener)
             self._started.set()
             self._ready(self)
-
-        announcing = asyncio.create_task(announce(), name="announce")
-        try:
-            await server.serve(sockets=[listener])
+            await stopping.wait()
+            hub.close()
+            await server.stop()
         finally:
-            announcing.cancel()
             handing_out.cancel()
-            await asyncio.gather(handing_out, announcing, return_exceptions=True)
+            await asyncio.gather(handing_out, return_exceptions=True)
             front.close()
 
     def _bind(self, memory: Path) -> socket.socket:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from propylon.server import errors
 from propylon.server.access import RBAC_GROUP, Access, Attributes, allowed_to_grant
 from propylon.server.bodies import read_body, read_object
+from propylon.server.grouping import GroupCommit
 from propylon.server.kept_schemas import check_kept
-from propylon.server.lists import list_page, query_of, whole_number
+from propylon.server.lists import Page, list_page, query_of, whole_number
 from propylon.server.logs import PodLogs
 from propylon.server.objects import APPLY_PATCH, PATCH_FORMS, Document, Objects, Target, Writing, Written
 from propylon.server.ownership import manager_of
@@ -19,7 +20,7 @@ from propylon.server.requests import Answer, Request, answer, encode
 from propylon.server.resources import Registry, Resource
 from propylon.server.scale import apply_scale, scale_document
 from propylon.server.tables import columns_for, partial, table
-from propylon.server.watches import Hub, WatchOptions, watch
+from propylon.server.watches import Hub, Render, WatchOptions, WatchStream
 from propylon.store import LocalStore, Propagation, StoreError
 from propylon.store.patches import PatchError
 
@@ -31,6 +32,7 @@ class Verbs:
 
     def __init__(self, store: LocalStore, hub: Hub, access: Access) -> None:
         self.objects = Objects(store)
+        self._group = GroupCommit(store)
         self._store = store
         self._hub = hub
         self._access = access
@@ -82,7 +84,7 @@ class Verbs:
 
     async def _dispatch(self, request: Request, target: Target, verb: str) -> Answer:
         if target.subresource == "scale":
-            return self._scale(request, target, verb)
+            return await self._scale(request, target, verb)
         if target.subresource == "token":
             return self._token(request, target)
         if target.subresource == "log":
@@ -102,17 +104,19 @@ class Verbs:
             case "create":
                 body = read_object(request.body, request.headers.get("content-type", ""))
                 self._check_grant(request, target, body)
-                done = self.objects.create(target, body, _writing(request))
+                done = await self._group.run(self.objects.creation(target, body, _writing(request)))
                 return self._written(request, target, done)
             case "update":
                 body = read_object(request.body, request.headers.get("content-type", ""))
                 self._check_grant(request, target, body)
-                return self._written(request, target, self.objects.update(target, body, _writing(request)))
+                how = _writing(request)
+                done = await self._group.run(lambda: self.objects.update(target, body, how))
+                return self._written(request, target, done)
             case "patch":
-                return self._patch(request, target)
+                return await self._patch(request, target)
             case "delete":
-                return self._delete(request, target)
-        return self._delete_collection(request, target)
+                return await self._delete(request, target)
+        return await self._delete_collection(request, target)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -153,11 +157,11 @@ class Verbs:
         page = list_page(self._store, target, query_of(request.parameters, target))
         if form.kind == "Table":
             return answer(self._table(request, target, form, page.items, page.metadata))
-        kind, api_version, items = target.resource.list_kind, target.api_version, page.items
         if form.kind:
-            kind, api_version = "PartialObjectMetadataList", form.api_version
-            items = [partial(document, api_version) for document in items]
-        return answer({"kind": kind, "apiVersion": api_version, "metadata": page.metadata, "items": items})
+            items = [partial(document, form.api_version) for document in page.items]
+            kind = {"kind": "PartialObjectMetadataList", "apiVersion": form.api_version}
+            return answer({**kind, "metadata": page.metadata, "items": items})
+        return _list_of(target, page)
 
     def _watch(self, request: Request, target: Target) -> Answer:
         form = form_of(request.headers.get("accept", ""))
@@ -175,31 +179,27 @@ class Verbs:
             seconds=float(whole_number(parameters, "timeoutSeconds")),
         )
 
-        async def lines() -> AsyncIterator[bytes]:
-            definitions = True
-            try:
-                async for batch in watch(self._hub, target, query, options):
-                    pieces = []
-                    for kind, sent in batch:
-                        shown = sent
-                        if form.kind == "Table" and kind not in ("BOOKMARK", "ERROR"):
-                            metadata = {"resourceVersion": sent["metadata"].get("resourceVersion", "")}
-                            shown = self._table(request, target, form, [sent], metadata, definitions=definitions)
-                            definitions = False
-                        elif form.kind == "Table" and kind == "BOOKMARK":
-                            shown = {"kind": "Table", "apiVersion": form.api_version, "metadata": sent["metadata"]}
-                            shown |= {"columnDefinitions": None, "rows": []}
-                        elif form.kind and kind != "ERROR":
-                            shown = partial(sent, form.api_version)
-                        pieces.append(encode({"type": kind, "object": shown}) + b"\n")
-                    yield b"".join(pieces)
-            except StoreError as error:
-                status = errors.of_store(error, target.resource, "").status()
-                yield encode({"type": "ERROR", "object": status}) + b"\n"
-            except errors.ApiError as error:
-                yield encode({"type": "ERROR", "object": error.status()}) + b"\n"
+        render = self._renderer(request, target, form) if form.kind else None
+        return Answer(stream=WatchStream(self._hub, target, query, options, render))
 
-        return Answer(stream=lines())
+    def _renderer(self, request: Request, target: Target, form: Form) -> Render:
+        """The lines of a watch as tables or as metadata alone; the first table names the columns."""
+        definitions = True
+
+        def render(kind: str, document: Document) -> bytes:
+            nonlocal definitions
+            if form.kind != "Table":
+                shown = partial(document, form.api_version)
+            elif kind == "BOOKMARK":
+                shown = {"kind": "Table", "apiVersion": form.api_version, "metadata": document["metadata"]}
+                shown |= {"columnDefinitions": None, "rows": []}
+            else:
+                metadata = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
+                shown = self._table(request, target, form, [document], metadata, definitions=definitions)
+                definitions = False
+            return encode({"type": kind, "object": shown}) + b"\n"
+
+        return render
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Verbs:
         code = 201 if done.created else 200
         return self._shown(request, target, done.document, code, done.warnings)
 
-    def _patch(self, request: Request, target: Target) -> Answer:
+    async def _patch(self, request: Request, target: Target) -> Answer:
         form = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if form not in PATCH_FORMS:
             raise errors.unsupported_media_type(", ".join(PATCH_FORMS))
@@ -215,41 +215,43 @@ class Verbs:
         how = _writing(request, needs_manager=form == APPLY_PATCH)
         if target.resource.group == RBAC_GROUP:
             self._check_patched_grant(request, target, form, patch)
-        return self._written(request, target, self.objects.patch(target, form, patch, how))
+        done = await self._group.run(lambda: self.objects.patch(target, form, patch, how))
+        return self._written(request, target, done)
 
-    def _delete(self, request: Request, target: Target) -> Answer:
+    async def _delete(self, request: Request, target: Target) -> Answer:
         options = _delete_options(request)
         preconditions = options.get("preconditions")
         preconditions = preconditions if isinstance(preconditions, Mapping) else {}
-        last, gone = self.objects.delete(
-            target,
-            _propagation(options),
-            uid=str(preconditions.get("uid") or ""),
-            resource_version=str(preconditions.get("resourceVersion") or ""),
-            dry_run=_dry_run(request, options),
+        propagation, dry_run = _propagation(options), _dry_run(request, options)
+        uid, version = (str(preconditions.get(name) or "") for name in ("uid", "resourceVersion"))
+        last, gone = await self._group.run(
+            lambda: self.objects.delete(target, propagation, uid=uid, resource_version=version, dry_run=dry_run)
         )
         if gone:
             return answer(errors.success(target.resource, target.name, last["metadata"]["uid"]))
         return self._shown(request, target, last)
 
-    def _delete_collection(self, request: Request, target: Target) -> Answer:
+    async def _delete_collection(self, request: Request, target: Target) -> Answer:
         options = _delete_options(request)
         page = list_page(self._store, target, query_of(request.parameters, target))
         dry_run, propagation = _dry_run(request, options), _propagation(options)
-        for document in page.items:
-            metadata = document["metadata"]
-            one = Target(target.resource, target.version, metadata.get("namespace", ""), metadata["name"])
-            try:
-                self.objects.delete(one, propagation, uid=metadata["uid"], dry_run=dry_run)
-            except errors.ApiError as error:
-                if error.code not in (404, 409):  # gone, or replaced, in the meantime
-                    raise
-        body = {"kind": target.resource.list_kind, "apiVersion": target.api_version}
-        return answer({**body, "metadata": page.metadata, "items": page.items})
+
+        def delete_all() -> None:
+            for document in page.items:
+                metadata = document["metadata"]
+                one = Target(target.resource, target.version, metadata.get("namespace", ""), metadata["name"])
+                try:
+                    self.objects.delete(one, propagation, uid=metadata["uid"], dry_run=dry_run)
+                except errors.ApiError as error:
+                    if error.code not in (404, 409):  # gone, or replaced, in the meantime
+                        raise
+
+        await self._group.run(delete_all)
+        return _list_of(target, page)
 
     # -- subresources ------------------------------------------------------------------------------------------------
 
-    def _scale(self, request: Request, target: Target, verb: str) -> Answer:
+    async def _scale(self, request: Request, target: Target, verb: str) -> Answer:
         scale = target.resource.scale_of(target.version)
         if scale is None:
             raise errors.no_such_path()
@@ -269,7 +271,8 @@ class Verbs:
                 raise errors.bad_request(str(error)) from error
         else:
             patched = read_object(request.body, request.headers.get("content-type", ""))
-        done = self.objects.update(whole, apply_scale(before, scale, patched), how)
+        changed = apply_scale(before, scale, patched)
+        done = await self._group.run(lambda: self.objects.update(whole, changed, how))
         return answer(scale_document(done.document, scale))
 
     def _token(self, request: Request, target: Target) -> Answer:
@@ -313,6 +316,12 @@ class Verbs:
     def _check_patched_grant(self, request: Request, target: Target, form: str, patch: Any) -> None:
         trial = Writing("trial", dry_run=True, validation="Ignore", force=True)
         self._check_grant(request, target, self.objects.patch(target, form, patch, trial).document)
+
+
+def _list_of(target: Target, page: Page) -> Answer:
+    """A list whose objects were encoded when they were stored."""
+    head = encode({"kind": target.resource.list_kind, "apiVersion": target.api_version, "metadata": page.metadata})
+    return Answer(body=b"".join((head[:-1], b',"items":[', b",".join(page.raw), b"]}")))
 
 
 def _name_of(body: Mapping[str, Any]) -> str:

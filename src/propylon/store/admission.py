@@ -45,6 +45,14 @@ def check(document: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None
         raise Invalid(ref_of_document(document), findings)
 
 
+def with_complete_status(document: Mapping[str, Any]) -> Document:
+    """The document with the defaults of its status filled in."""
+    identity = {name: document[name] for name in ("apiVersion", "kind", "metadata")}
+    status = apply_defaults({**identity, "status": document.get("status")}).get("status")
+    rest = {name: value for name, value in document.items() if name != "status"}
+    return rest if status is None else {**rest, "status": status}
+
+
 def has_error(findings: tuple[Finding, ...]) -> bool:
     """Whether any finding refuses the object."""
     return any(finding.severity == "error" for finding in findings)

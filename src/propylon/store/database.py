@@ -9,6 +9,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from propylon.store.protocol import Changes, Event, EventType, GroupKind, Listin
 DATABASE_NAME = "store.db"
 LOCK_NAME = "store.lock"
 SCHEMA_VERSION = 1
+
+_RECENT_BYTES = 4 * 1024 * 1024
+"""How much of the change log is also in memory: what those read who follow it closely."""
 
 _SCHEMA = """
 CREATE TABLE objects (
@@ -85,6 +89,11 @@ class Database:
             self._unlock()
             raise
         self._committed = self._version
+        # The end of the change log: every change after `_recent_from`. Written in transactions, told when committed.
+        self._recent: deque[Event] = deque()
+        self._recent_from = self._version
+        self._recent_bytes = 0
+        self._uncommitted: list[Event] = []
 
     def _open(self) -> sqlite3.Connection:
         mode = "ro" if self.read_only else "rwc"
@@ -165,6 +174,7 @@ class Database:
             outermost = self._depth == 0
             savepoint = f"level_{self._depth}"
             before = (self._version, self._pruned)
+            written = len(self._uncommitted)
             with self._troubles():
                 self._connection.execute("BEGIN IMMEDIATE" if outermost else f"SAVEPOINT {savepoint}")
             self._depth += 1
@@ -176,6 +186,7 @@ class Database:
                     self._connection.execute("COMMIT" if outermost else f"RELEASE {savepoint}")
             except BaseException:
                 self._version, self._pruned = before
+                del self._uncommitted[written:]
                 # SQLite has rolled back by itself after some errors (a full disk); a second time is an error to ignore.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK" if outermost else f"ROLLBACK TO {savepoint}")
@@ -185,7 +196,19 @@ class Database:
             finally:
                 self._depth -= 1
             if outermost:
+                self._remember()
                 self._committed = self._version
+
+    def _remember(self) -> None:
+        """Keep what was committed at hand for those who follow the change log."""
+        for event in self._uncommitted:
+            self._recent.append(event)
+            self._recent_bytes += len(event.raw)
+        self._uncommitted.clear()
+        while self._recent and (self._recent_bytes > _RECENT_BYTES or self._recent[0].resource_version <= self._pruned):
+            oldest = self._recent.popleft()
+            self._recent_from = oldest.resource_version
+            self._recent_bytes -= len(oldest.raw)
 
     def _finish(self, before: tuple[int, int]) -> None:
         if self._version == before[0]:
@@ -269,6 +292,7 @@ class Database:
 
     def _log(self, type_: EventType, ref: ObjectRef, version: int, raw: bytes) -> None:
         self._write("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)", (version, type_.value, *ref, raw))
+        self._uncommitted.append(Event(type_, version, ref, raw))
 
     def dependents(self, owner_uid: str) -> list[ObjectRef]:
         """Objects that name this uid as an owner."""
@@ -306,6 +330,8 @@ class Database:
 
     def changes_since(self, version: int, kinds: Sequence[GroupKind]) -> Changes:
         """The change log after that version. Raises Gone."""
+        if (recent := self._recent_changes(version, kinds)) is not None:
+            return recent
         with self.mutex:
             with self._troubles():
                 newest, pruned = self._counter()
@@ -321,6 +347,23 @@ class Database:
                 [version, newest, *values],
             )
         return Changes(newest, tuple(Event(EventType(row[0]), row[1], ObjectRef(*row[2:6]), row[6]) for row in rows))
+
+    def _recent_changes(self, version: int, kinds: Sequence[GroupKind]) -> Changes | None:
+        """The committed changes after that version, if they are all in memory."""
+        if self.read_only:
+            return None  # others write
+        with self.mutex:
+            newest = self._committed
+            if not max(self._recent_from, self._pruned) <= version <= newest:
+                return None
+            found: list[Event] = []
+            for event in reversed(self._recent):
+                if event.resource_version <= version:
+                    break
+                if not kinds or (event.ref.group, event.ref.kind) in kinds:
+                    found.append(event)
+        found.reverse()
+        return Changes(newest, tuple(found))
 
 
 def _kinds_condition(kinds: Sequence[GroupKind]) -> tuple[list[str], list[Any]]:

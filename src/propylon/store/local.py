@@ -20,8 +20,9 @@ from typing import Any, Self
 import msgspec
 
 from propylon.api.meta import ObjectRef, group_of
+from propylon.api.validation import status_is_fine
 from propylon.store import semantics
-from propylon.store.admission import DEFAULT_NAMESPACE, check, complete, placed
+from propylon.store.admission import DEFAULT_NAMESPACE, check, complete, placed, with_complete_status
 from propylon.store.database import Database
 from propylon.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
 from propylon.store.kindinfo import has_status, list_keys
@@ -47,6 +48,10 @@ _decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).deco
 
 Check = Callable[[Mapping[str, Any], Mapping[str, Any] | None], None]
 """Looks at a complete document that is to replace a stored one (or None); raises Invalid."""
+
+
+class Admitted(dict[str, Any]):
+    """A document that a store's `admitted` completed and found good."""
 
 
 def utc_now() -> str:
@@ -131,13 +136,23 @@ class LocalStore:
     def create(self, document: Mapping[str, Any]) -> Document:
         """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its
         namespace)."""
+        wanted = self.admitted(document)  # outside the transaction, so that others write meanwhile
         with self.transaction():
-            # Status first: a kind's default status is for new objects.
-            wanted = complete(_new(document))
-            if wanted["metadata"].get("resourceVersion"):
-                raise Conflict(ref_of_document(wanted), "resourceVersion must not be set on an object to be created")
-            self._check(wanted, None)
             return self._create(wanted)
+
+    def admitted(self, document: Mapping[str, Any]) -> Admitted:
+        """A document as `create` would store it, with defaults, found good. Raises Conflict, Invalid.
+
+        Needs nothing of what is stored; `create` takes the result without looking at it again.
+        """
+        if isinstance(document, Admitted):
+            return document
+        # Status first: a kind's default status is for new objects.
+        wanted = complete(_new(document))
+        if wanted["metadata"].get("resourceVersion"):
+            raise Conflict(ref_of_document(wanted), "resourceVersion must not be set on an object to be created")
+        self._check(wanted, None)
+        return Admitted(wanted)
 
     def update(self, document: Mapping[str, Any]) -> Document:
         """Replace all of an object but its status. Raises Conflict, Invalid, NotFound.
@@ -154,18 +169,23 @@ class LocalStore:
             return self._update(stored, wanted)
 
     def patch_status(
-        self, ref: ObjectRef, change: Callable[[Document], Mapping[str, Any] | None], resource_version: str = ""
+        self,
+        ref: ObjectRef,
+        change: Callable[[Document], Mapping[str, Any] | None],
+        resource_version: str = "",
+        managed_fields: builtins.list[Any] | None = None,
     ) -> Document:
-        """Replace an object's status by what `change` makes of the stored object. Raises Conflict, Invalid,
-        NotFound."""
+        """Replace an object's status by what `change` makes of the stored object, and metadata.managedFields if given.
+        Raises Conflict, Invalid, NotFound."""
         with self.transaction():
             stored = self.get(ref)
             semantics.check_preconditions(stored, uid="", resource_version=resource_version)
-            prepared = semantics.prepare_status(stored, change(stored))
+            prepared = semantics.prepare_status(stored, change(stored), managed_fields)
             if prepared is stored:
                 return stored
-            prepared = complete(prepared)
-            self._check(prepared, stored)
+            prepared = with_complete_status(prepared)
+            if not status_is_fine(prepared):  # what else the object holds was found good when it was written
+                self._check(prepared, stored)
             return self._writer.put(prepared, EventType.MODIFIED)
 
     def delete(

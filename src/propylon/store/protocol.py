@@ -55,7 +55,10 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Objects as they were at one `resource_version`, ordered by group, kind, namespace and name."""
+    """Objects as they were at one `resource_version`, ordered by group, kind, namespace and name.
+
+    The bytes of an object begin with its apiVersion, then its kind.
+    """
 
     resource_version: int
     refs: tuple[ObjectRef, ...]

@@ -22,9 +22,11 @@ _OWNED_BY_STORE = (
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
 )
-_NEVER_STORED = ("managedFields", "selfLink")
-NOT_APPLICABLE = frozenset({*_OWNED_BY_STORE, *_NEVER_STORED})
-"""Metadata that nobody but the store writes."""
+_NEVER_STORED = ("selfLink",)
+_NOT_GIVEN = frozenset({*_OWNED_BY_STORE, *_NEVER_STORED})
+"""Metadata that is never taken from a writer."""
+NOT_APPLICABLE = frozenset({*_NOT_GIVEN, "managedFields"})
+"""Metadata that no manager can want: that of the store, and who owns which field, which the API server keeps."""
 
 _WITHOUT_GENERATION = frozenset(
     {"", "rbac.authorization.k8s.io", "coordination.k8s.io", "events.k8s.io", "storage.k8s.io", "authentication.k8s.io"}
@@ -40,7 +42,9 @@ def has_generation(group: str) -> bool:
 def prepare_create(document: Mapping[str, Any], *, now: str, uid: str) -> Document:
     """A new object: identity given, whatever else only the store may set taken out. Status must be out already."""
     given = document["metadata"]
-    metadata = {name: value for name, value in given.items() if name not in NOT_APPLICABLE}
+    metadata = {name: value for name, value in given.items() if name not in _NOT_GIVEN}
+    if not metadata.get("managedFields"):
+        metadata.pop("managedFields", None)
     metadata["uid"] = uid
     metadata["creationTimestamp"] = now
     prepared = {**document, "metadata": metadata}
@@ -57,10 +61,14 @@ def prepare_update(stored: Document, wanted: Mapping[str, Any], *, keep_status: 
 
     Returns `stored` itself when nothing differs. A deleted object accepts no new finalizers, as in Kubernetes.
     """
-    metadata = {name: value for name, value in wanted["metadata"].items() if name not in NOT_APPLICABLE}
+    metadata = {name: value for name, value in wanted["metadata"].items() if name not in _NOT_GIVEN}
     for name in _OWNED_BY_STORE:
         if name in stored["metadata"]:
             metadata[name] = stored["metadata"][name]
+    if "managedFields" not in metadata and "managedFields" in stored["metadata"]:
+        metadata["managedFields"] = stored["metadata"]["managedFields"]  # the writer knows nothing of them
+    elif not metadata.get("managedFields"):
+        metadata.pop("managedFields", None)
     if is_deleting(stored):
         held = finalizers(stored)
         kept = [finalizer for finalizer in metadata.get("finalizers") or [] if finalizer in held]
@@ -79,11 +87,19 @@ def prepare_update(stored: Document, wanted: Mapping[str, Any], *, keep_status: 
     return prepared
 
 
-def prepare_status(stored: Document, status: Mapping[str, Any] | None) -> Document:
-    """The stored object with another status; `stored` itself when it is the same."""
-    if stored.get("status") == status:
+def prepare_status(
+    stored: Document, status: Mapping[str, Any] | None, managed_fields: list[Any] | None = None
+) -> Document:
+    """The stored object with another status (and managedFields, if given); `stored` itself when that is the same."""
+    metadata = stored["metadata"]
+    if managed_fields is not None and managed_fields != metadata.get("managedFields", []):
+        metadata = {name: value for name, value in metadata.items() if name != "managedFields"}
+        if managed_fields:
+            metadata["managedFields"] = managed_fields
+    elif stored.get("status") == status:
         return stored
     prepared = {name: value for name, value in stored.items() if name != "status"}
+    prepared["metadata"] = metadata
     if status is not None:
         prepared["status"] = status
     return prepared

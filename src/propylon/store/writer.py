@@ -37,7 +37,7 @@ class Writer:
         """Store under a new resourceVersion; returns the object as stored."""
         ref = ref_of_document(document)
         version = self._database.next_version()
-        document = semantics.stamped(document, version)
+        document = _in_order(semantics.stamped(document, version))
         owners = list(semantics.owner_uids(document))
         self._database.put(type_, ref, document["metadata"]["uid"], version, _encode(document), owners)
         if owners:
@@ -48,7 +48,7 @@ class Writer:
         """Take out of the store; returns the last state."""
         ref = ref_of_document(document)
         version = self._database.next_version()
-        document = semantics.stamped(document, version)
+        document = _in_order(semantics.stamped(document, version))
         self._database.remove(ref, version, _encode(document))
         self._removed.append((ref, document))
         return document
@@ -152,3 +152,9 @@ class Writer:
             return
         if not self._database.refs_in_namespace(name):
             self.remove(document)
+
+
+def _in_order(document: Document) -> Document:
+    """What the document is comes first, so that its bytes begin alike (see `protocol.Listing`)."""
+    rest = {name: value for name, value in document.items() if name not in ("apiVersion", "kind")}
+    return {"apiVersion": document["apiVersion"], "kind": document["kind"], **rest}
