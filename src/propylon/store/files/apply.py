@@ -74,20 +74,28 @@ class Outcomes(msgspec.Struct, frozen=True):
     settled: bool
 
 
-def plan(applied: Mapping[ObjectRef, AppliedDocument], loaded: Loaded, *, everything: bool) -> Plan:
-    """What to write so that the store says what the manifests say. With `everything`, also what seems to be there
-    already."""
+def plan(applied: Mapping[ObjectRef, AppliedDocument], loaded: Loaded, *, everything: bool, in_step: bool) -> Plan:
+    """What to write so that the store says what the manifests say.
+
+    With `everything`, also what seems to be there already. `in_step` says that nothing was left to do after the load
+    before, so that only what changed since has to be looked at.
+    """
+    looked_at = loaded.changed if in_step and not everything else None
     apply = tuple(
         item
-        for ref, item in loaded.objects.items()
-        if everything or ref not in applied or applied[ref].document != item.document
+        for ref in (loaded.objects if looked_at is None else sorted(looked_at))
+        if (item := loaded.objects.get(ref)) is not None
+        and (everything or ref not in applied or applied[ref].document != item.document)
     )
     if not loaded.complete:
         return Plan(apply, ())
     prune = tuple(
         ref
-        for ref, document in applied.items()
-        if ref not in loaded.objects and ref not in loaded.held and _file_of(document.source) not in loaded.held_files
+        for ref in (applied if looked_at is None else sorted(looked_at))
+        if ref in applied
+        and ref not in loaded.objects
+        and ref not in loaded.held
+        and _file_of(applied[ref].source) not in loaded.held_files
     )
     return Plan(apply, prune)
 
@@ -116,6 +124,8 @@ class FilesController:
         self._on_change = on_change
         self._on_problems = on_problems
         self._applied: dict[ObjectRef, AppliedDocument] | None = None
+        self._in_step = False
+        """Whether the last pass left nothing to be done."""
         self._missing_since: dict[ObjectRef, float] = {}
         self._problems: tuple[FileProblem, ...] | None = None
         self._notices: dict[ObjectRef, FileProblem] = {}
@@ -130,15 +140,18 @@ class FilesController:
         problems = list(loaded.problems)
         changes: list[FileChange] = []
         settled = loaded.complete and not loaded.held_files
+        in_step, self._in_step = self._in_step, False
         try:
             first = self._applied is None
             if self._applied is None:
                 self._applied = self._store.applied_by(MANAGER)
-            planned = plan(self._applied, loaded, everything=first)
+            planned = plan(self._applied, loaded, everything=first, in_step=in_step)
             settled &= self._apply(planned.apply, problems, changes)
             ripe = planned.prune if first else self._ripe(planned.prune)
             self._prune(ripe, problems, changes)
             settled &= len(ripe) == len(planned.prune)
+            # What was refused is tried and told again in every pass.
+            self._in_step = settled and len(problems) == len(loaded.problems)
             self._notices = {ref: notice for ref, notice in self._notices.items() if ref in loaded.objects}
             problems.extend(self._notices.values())
         except StoreUnavailable as error:

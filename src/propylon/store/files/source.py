@@ -28,7 +28,8 @@ class Loaded(msgspec.Struct, frozen=True):
     """What the manifests say. `held` names objects that are written but refused, and `held_files` files that cannot
     be read:
     what was applied of them before is to stay. With `complete` false something else could not be read, and nothing
-    that seems to be missing may be taken away."""
+    that seems to be missing may be taken away. `changed` names all that may differ from the load before; None: it all
+    may."""
 
     objects: Mapping[ObjectRef, FileObject]
     problems: tuple[FileProblem, ...]
@@ -36,6 +37,14 @@ class Loaded(msgspec.Struct, frozen=True):
     held_files: frozenset[str]
     complete: bool
     watched: frozenset[str]
+    changed: frozenset[ObjectRef] | None = None
+
+
+class _Merged(msgspec.Struct, frozen=True):
+    """What the units gave together, if each object was written once and none refused."""
+
+    results: tuple[Result, ...]
+    objects: dict[ObjectRef, FileObject]
 
 
 class _Unit(msgspec.Struct, frozen=True):
@@ -71,7 +80,8 @@ class FileSource:
         self._variable_files = tuple(variable_files)
         self._reader = Reader()
         self._memory: dict[str, _Memory] = {}
-        self._good: dict[ObjectRef, FileObject] = {}
+        self._good: Mapping[ObjectRef, FileObject] = {}
+        self._merged: _Merged | None = None
         self._units: dict[str, tuple[_Unit, ...]] = {}
 
     def locate(self, ref: ObjectRef, field: str) -> tuple[str, int, int]:
@@ -86,7 +96,8 @@ class FileSource:
         """What the manifests say now. Never raises for what is in them or whether they are there."""
         run = _Run(self, self._reader)
         loaded = run.load()
-        self._good = {**{ref: self._good[ref] for ref in loaded.held if ref in self._good}, **loaded.objects}
+        held = {ref: self._good[ref] for ref in loaded.held if ref in self._good}
+        self._good = {**held, **loaded.objects} if held else loaded.objects
         return loaded
 
 
@@ -281,17 +292,53 @@ class _Run:
     # All together
 
     def _merge(self, results: Sequence[Result]) -> Loaded:
-        objects: dict[ObjectRef, FileObject] = {}
-        problems = self._problems
-        refused: set[ObjectRef] = set()
         for result in results:
-            problems.extend(result.problems)
-            refused.update(result.refused)
+            self._problems.extend(result.problems)
+        patched = self._patched(results)
+        if patched is not None:
+            objects, changed = patched
+            self._source._merged = _Merged(tuple(results), objects)
+            return self._loaded(objects, frozenset(), changed)
+        before = len(self._problems)
+        objects = self._all_objects(results)
+        plain = len(self._problems) == before and not any(result.refused for result in results)
+        self._source._merged = _Merged(tuple(results), objects) if plain else None
+        held = {ref for result in results for ref in result.refused} - objects.keys()
+        good = {ref: self._source._good[ref] for ref in held if ref in self._source._good}
+        return self._loaded({**objects, **good} if good else objects, frozenset(held), None)
+
+    def _patched(self, results: Sequence[Result]) -> tuple[dict[ObjectRef, FileObject], frozenset[ObjectRef]] | None:
+        """The objects of the last load with those of changed units replaced, and which these are.
+
+        None where that does not tell all: units came or went, something was refused or is written twice.
+        """
+        before = self._source._merged
+        if before is None or len(before.results) != len(results):
+            return None
+        differing = [(old, new) for old, new in zip(before.results, results, strict=True) if old is not new]
+        if any(new.refused for _, new in differing):
+            return None
+        objects = dict(before.objects)
+        changed = {item.ref for old, _ in differing for item in old.objects}
+        for ref in changed:
+            del objects[ref]
+        for _, new in differing:
+            for item in new.objects:
+                if item.ref in objects:
+                    return None
+                objects[item.ref] = item
+                changed.add(item.ref)
+        return objects, frozenset(changed)
+
+    def _all_objects(self, results: Sequence[Result]) -> dict[ObjectRef, FileObject]:
+        """The objects of all units, the first definition of each, with a problem for every other one."""
+        objects: dict[ObjectRef, FileObject] = {}
+        for result in results:
             for item in result.objects:
                 first = objects.setdefault(item.ref, item)
                 if first is item or (first.origin == item.origin and first.document == item.document):
                     continue
-                problems.append(
+                self._problems.append(
                     problem_at(
                         self._reader,
                         item.origin,
@@ -303,17 +350,22 @@ class _Run:
                         "duplicate_object",
                     )
                 )
-        held = refused - objects.keys()
-        for ref in held:
-            if (good := self._source._good.get(ref)) is not None:
-                objects[ref] = good
+        return objects
+
+    def _loaded(
+        self,
+        objects: Mapping[ObjectRef, FileObject],
+        held: frozenset[ObjectRef],
+        changed: frozenset[ObjectRef] | None,
+    ) -> Loaded:
         return Loaded(
             objects,
-            tuple(dict.fromkeys(problems)),
-            frozenset(held),
+            tuple(dict.fromkeys(self._problems)),
+            held,
             frozenset(self._held_files),
             self._complete,
             frozenset(self._watched),
+            changed,
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from watchfiles._rust_notify import RustNotify
 
-STEP_MILLISECONDS = 5
+STEP_MILLISECONDS = 1
 """A burst of notifications is over when nothing came for this long."""
 
 BURST_MILLISECONDS = 50

@@ -1,0 +1,56 @@
+"""A load that only looks at changed files gives what a load of everything gives, and names all that differs."""
+
+import random
+
+import pytest
+
+from propylon.store.files import FileSource
+from propylon.store.files.apply import plan
+from propylon.store.protocol import AppliedDocument
+
+NAMES = ("a", "b", "c", "d")
+
+
+def config_map(name, value):
+    return f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{value: '{value}'}}\n"
+
+
+def content(chooser, stem):
+    names = [f"{stem}{number}" for number in range(3) if chooser.random() < 0.7]
+    if chooser.random() < 0.1:
+        names.append("shared")
+    documents = [config_map(name, chooser.randrange(9)) for name in names]
+    if chooser.random() < 0.05:
+        documents.append("kind: [broken")
+    if chooser.random() < 0.05:
+        documents.append("apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: 3}\n")
+    return "---\n".join(documents)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_patched_equals_what_is_read_anew(tmp_path, seed):
+    chooser = random.Random(seed)
+    source = FileSource([str(tmp_path)])
+    before = source.load()
+    patched = 0
+    for _ in range(30):
+        file = tmp_path / f"{chooser.choice(NAMES)}.yaml"
+        if chooser.random() < 0.15:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(content(chooser, file.stem), encoding="utf-8")
+        now = source.load()
+        source._merged = None  # have it look at everything
+        whole = source.load()
+        differing = {ref for ref in {*before.objects, *now.objects} if before.objects.get(ref) != now.objects.get(ref)}
+        assert whole.changed is None
+        assert dict(now.objects) == dict(whole.objects)
+        if now.changed is not None:
+            patched += 1
+            assert differing <= now.changed
+        applied = {ref: AppliedDocument(item.document, str(item.origin)) for ref, item in before.objects.items()}
+        partly, wholly = (plan(applied, now, everything=False, in_step=in_step) for in_step in (True, False))
+        assert {item.ref for item in partly.apply} == {item.ref for item in wholly.apply}
+        assert set(partly.prune) == set(wholly.prune)
+        before = now
+    assert patched > 3
