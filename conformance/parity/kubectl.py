@@ -59,6 +59,12 @@ class Side:
                     process.kill()
                 await process.wait()
 
+    async def kubectl(self, *arguments: str) -> Outcome:
+        """One command outside the scenario."""
+        outcome = await self._step(Step(0, "", arguments))
+        assert outcome is not None
+        return outcome
+
     async def _step(self, step: Step) -> Outcome | None:
         if step.end:
             return await self._end(step)

@@ -142,21 +142,17 @@ async def _embedded(directory: Path, steps: Sequence[Step]) -> list[Outcome | No
     daemon = await Daemon.start("propylon", command, directory / "propylon.log", environment=os.environ)
     ours = data / "kubeconfig"
 
+    admin = Side("embedded", ours, directory / "home-admin")
+
     async def ready() -> bool:
-        if not ours.exists():
-            return False
-        process = await asyncio.create_subprocess_exec(
-            *[str(programs / "kubectl"), "get", "--raw", "/readyz", "--kubeconfig", str(ours)],
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        return await process.wait() == 0
+        return ours.exists() and (await admin.kubectl("get", "--raw", "/readyz")).code == 0
 
     try:
         await wait_until("propylon up is ready", ready, seconds=60, check=daemon.check)
         crds = build.cache_directory() / f"manifests-{build.read_versions()['GATEWAY_API_VERSION']}" / "crds"
-        apply = [str(programs / "kubectl"), "apply", "--kubeconfig", str(ours), "--server-side", "-f"]
-        await run_command([*apply, str(crds / "experimental")])
+        applied = await admin.kubectl("apply", "--server-side", "-f", str(crds / "experimental"))
+        if applied.code:
+            raise RuntimeError(f"the official CRDs were refused: {applied.errors}")
         user = ["user", "add", "admin", "--group", "system:masters", "--data-dir", str(data)]
         kubeconfig = directory / "embedded.kubeconfig"
         kubeconfig.write_text(await run_command([str(programs / "propylon"), *user]))

@@ -112,7 +112,7 @@ def test_server_side_apply_keeps_owners_apart(kubectl: Any, namespace: str) -> N
     kubectl("apply", "--server-side", "--field-manager=me", "-f", "-", given=mine)
     theirs = mine.replace("a.example.com", "z.example.com")
     refused = kubectl.fails("apply", "--server-side", "--field-manager=they", "-f", "-", given=theirs)
-    assert 'conflict with "me"' in refused
+    assert 'conflicts with "me"' in refused
     assert ".spec.hostnames" in refused
     labels = f"""
 apiVersion: gateway.networking.k8s.io/v1

@@ -114,7 +114,7 @@ DEFAULT_BINDINGS: Mapping[str, tuple[str, ...]] = {
     "system:discovery": ("system:authenticated",),
     "system:public-info-viewer": ("system:authenticated", "system:unauthenticated"),
 }
-"""Which groups have which of them everywhere."""
+"""Which groups have which of them everywhere, unless the store has a binding of that name."""
 
 
 class Access:
@@ -156,8 +156,9 @@ class Access:
     def rules(self, user: User, namespace: str) -> Iterator[Rule]:
         """Every rule that holds for the user, in a namespace and (always) in the whole cluster."""
         self._refresh()
+        stored = {binding["metadata"]["name"] for binding in self._bindings if binding["kind"] == "ClusterRoleBinding"}
         for name, groups in DEFAULT_BINDINGS.items():
-            if any(group in user.groups for group in groups):
+            if name not in stored and any(group in user.groups for group in groups):
                 yield from self.rules_of("", "ClusterRole", name)
         for binding, place, _ in self._bindings_of(user, namespace):
             role = binding.get("roleRef") or {}

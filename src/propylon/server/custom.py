@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from propylon.server.custom_rules import check_rules
+from propylon.server.json_path import find_all
 from propylon.server.kept_schemas import check_kept, check_schema
 from propylon.server.resources import CRD_KIND, CUSTOM_VERBS, CustomVersion, Registry, Resource, Scale, version_rank
 from propylon.store import Gone, LocalStore, StoreError, ref_of_document
@@ -86,8 +88,18 @@ def _check_versions(versions: Any) -> list[Cause]:
         if not isinstance(schema, Mapping) or not isinstance(schema.get("openAPIV3Schema"), Mapping):
             causes.append(("FieldValueRequired", "Required value", f"spec.versions[{index}].schema.openAPIV3Schema"))
         else:
-            causes += check_schema(schema["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema")
+            where = f"spec.versions[{index}].schema.openAPIV3Schema"
+            wrong = check_schema(schema["openAPIV3Schema"], where)
+            causes += wrong or check_rules(schema["openAPIV3Schema"], where)[0]
     return causes
+
+
+def rules_not_evaluated(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to warn of when a definition that is in order is applied: rules that need what is not known here."""
+    found: list[str] = []
+    for index, version in enumerate(document["spec"]["versions"]):
+        found += check_rules(version["schema"]["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema")[1]
+    return tuple(found)
 
 
 def _bad(field: str, found: str, message: str) -> Cause:
@@ -145,6 +157,20 @@ def resource_of(document: Mapping[str, Any]) -> Resource | None:
         list_kind=names.get("listKind") or f"{names['kind']}List",
         description=next(iter(custom.values())).schema.get("description", ""),
     )
+
+
+def scale_causes(scale: Scale | None, document: Mapping[str, Any]) -> list[Cause]:
+    """What is wrong with the number of replicas where the scale subresource looks for it."""
+    if scale is None:
+        return []
+    found = find_all(document, scale.spec_replicas)
+    if not found or (isinstance(found[0], int) and not isinstance(found[0], bool)):
+        return []
+    path = scale.spec_replicas
+    words = {str: "string", bool: "bool", float: "float64", list: "[]interface {}", dict: "map[string]interface {}"}
+    kind = words.get(type(found[0]), "<nil>")
+    message = f"Invalid value: 0: {path} accessor error: {found[0]} is of the type {kind}, expected int64"
+    return [("FieldValueInvalid", message, path)]
 
 
 def _version(version: Mapping[str, Any]) -> CustomVersion:

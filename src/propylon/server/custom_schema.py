@@ -1,6 +1,6 @@
 """Structural schemas of CustomResourceDefinitions: pruning, defaulting and validation of objects. Pure.
 
-CEL rules (`x-kubernetes-validations`) are not evaluated. Source: the structural schemas of apiextensions.k8s.io/v1.
+For CEL rules (`x-kubernetes-validations`) see custom_rules. Source: the structural schemas of apiextensions.k8s.io/v1.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _pattern(text: str) -> re.Pattern[str] | None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, separators=(",", ":"))
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -146,12 +146,22 @@ def _check(schema: Any, value: Any, path: str, causes: list[Cause]) -> None:
         _check_list(schema, value, path, causes)
 
 
+_WORDS = {
+    "FieldValueNotSupported": "Unsupported value",
+    "FieldValueDuplicate": "Duplicate value",
+    "FieldValueTooLong": "Too long",
+    "FieldValueTooMany": "Too many",
+}
+
+
 def _refuse(causes: list[Cause], path: str, reason: str, value: Any, message: str) -> None:
     field = path.lstrip(".")
-    words = {"FieldValueNotSupported": "Unsupported value", "FieldValueDuplicate": "Duplicate value"}
-    shown = _shown(value)
-    text = shown if reason == "FieldValueDuplicate" else f"{shown}: {message.format(field=field)}"
-    causes.append((reason, f"{words.get(reason, 'Invalid value')}: {text}", field))
+    text = message.format(field=field)
+    if reason == "FieldValueDuplicate":
+        text = _shown(value)
+    elif reason not in ("FieldValueTooLong", "FieldValueTooMany"):
+        text = f"{_shown(value)}: {text}"
+    causes.append((reason, f"{_WORDS.get(reason, 'Invalid value')}: {text}", field))
 
 
 def _check_value(schema: Mapping[str, Any], value: Any, path: str, causes: list[Cause]) -> None:
@@ -208,7 +218,7 @@ def _check_object(schema: Mapping[str, Any], value: Mapping[str, Any], path: str
         message = f"{{field}} in body should have at least {low} properties"
         _refuse(causes, path, "FieldValueInvalid", len(value), message)
     if isinstance(high, int) and len(value) > high:
-        _refuse(causes, path, "FieldValueTooMany", len(value), f"must have at most {high} items")
+        _refuse(causes, path, "FieldValueTooMany", len(value), f"{len(value)}: must have at most {high} items")
     properties = schema.get("properties") or {}
     additional = schema.get("additionalProperties")
     for name, item in value.items():
@@ -224,7 +234,7 @@ def _check_list(schema: Mapping[str, Any], value: list[Any], path: str, causes: 
         message = f"{{field}} in body should have at least {low} items"
         _refuse(causes, path, "FieldValueInvalid", len(value), message)
     if isinstance(high, int) and len(value) > high:
-        _refuse(causes, path, "FieldValueTooMany", len(value), f"must have at most {high} items")
+        _refuse(causes, path, "FieldValueTooMany", len(value), f"{len(value)}: must have at most {high} items")
     for index, item in enumerate(value):
         _check(schema.get("items"), item, f"{path}[{index}]", causes)
     kind, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or ()

@@ -168,6 +168,17 @@ def cause_of(finding: Finding) -> tuple[str, str, str]:
     return reason, f"{words}{found}: {finding.message}. {finding.remedy}".rstrip(), finding.field
 
 
+_NOT_DECODED = ("wrong_type", "data_must_be_base64")
+
+
+def _not_decoded(findings: Sequence[Finding]) -> str:
+    """What makes an object of Kubernetes' own kinds undecodable, which is no matter of its meaning; "" if nothing."""
+    found = [
+        finding for finding in findings if finding.code in _NOT_DECODED and not finding.field.startswith("metadata")
+    ]
+    return f"{found[0].field}: {found[0].message}" if found else ""
+
+
 def of_store(error: store_errors.StoreError, resource: Resource, name: str) -> ApiError:
     """What a store refused, for whoever asked for that resource."""
     match error:
@@ -193,6 +204,9 @@ def of_store(error: store_errors.StoreError, resource: Resource, name: str) -> A
             return refused
         case store_errors.Invalid():
             found = [finding for finding in error.findings if finding.severity == "error"]
+            if not resource.custom and "gateway." not in resource.group and (text := _not_decoded(found)):
+                what, version = resource.kind, resource.versions[0]
+                return bad_request(f'{what} in version "{version}" cannot be handled as a {what}: {text}')
             return invalid(resource, name, [cause_of(finding) for finding in found])
         case store_errors.Gone():
             return expired(f"too old resource version: {error.since} ({error.oldest})")

@@ -15,7 +15,17 @@ import msgspec
 from propylon.api.defaults import apply_defaults
 from propylon.api.meta import ObjectRef, group_of
 from propylon.server import errors, ownership
-from propylon.server.custom import check_definition, complete_definition, established, resource_of
+from propylon.server.core_defaults import default_core, quality_of_service
+from propylon.server.core_rules import check_change, check_core
+from propylon.server.custom import (
+    check_definition,
+    complete_definition,
+    established,
+    resource_of,
+    rules_not_evaluated,
+    scale_causes,
+)
+from propylon.server.custom_rules import rule_causes
 from propylon.server.custom_schema import default_custom, prune_custom, validate_custom
 from propylon.server.fields import leaves
 from propylon.server.list_keys import list_keys_of
@@ -27,6 +37,8 @@ from propylon.store.patches import PatchError, json_patch, merge_patch, strategi
 
 FILES = "files"
 """The manager of what comes from manifest files."""
+KUBECTL = "kubectl"
+"""The manager of `kubectl apply --server-side`, which may go back to applying on its own side."""
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -86,7 +98,14 @@ def present(target: Target, stored: Mapping[str, Any]) -> Document:
     metadata = dict(stored["metadata"])
     if not target.resource.namespaced:
         metadata.pop("namespace", None)
-    return {**stored, "apiVersion": target.api_version, "metadata": metadata}
+    shown = {**stored, "apiVersion": target.api_version, "metadata": metadata}
+    return default_core(target.resource.group, target.resource.kind, shown)
+
+
+def has_core_defaults(target: Target) -> bool:
+    """Whether objects of this kind are shown with more than is stored."""
+    resource = target.resource
+    return takes_strategic_patches(resource) and (resource.group, resource.kind) != ("", "ConfigMap")
 
 
 class Shape:
@@ -96,7 +115,9 @@ class Shape:
         self._target = target
         self.api_version = target.api_version
         self._beginning = f'{{"apiVersion":"{target.api_version}","kind":'.encode()
-        self._as_stored = target.resource.namespaced or not target.resource.stored_namespace("")
+        self._as_stored = not has_core_defaults(target) and (
+            target.resource.namespaced or not target.resource.stored_namespace("")
+        )
 
     def shown(self, raw: bytes) -> bytes:
         """The bytes of a stored object (see `Listing`) as the request wants them."""
@@ -191,8 +212,11 @@ class Objects:
 
     def _in_transaction(self, target: Target, how: Writing, write: Callable[[], Written]) -> Written:
         done: Written | None = None
+        before = ""
         try:
             with self.store.transaction():
+                if how.dry_run:
+                    before = self._version(target)
                 done = write()
                 if how.dry_run:
                     raise _UndoError
@@ -201,7 +225,16 @@ class Objects:
         except StoreError as error:
             raise errors.of_store(error, target.resource, target.name) from error
         assert done is not None
+        if how.dry_run:  # no version was taken
+            done.document = _at_version(done.document, before)
         return done
+
+    def _version(self, target: Target) -> str:
+        """The object's resourceVersion, "" if there is none yet."""
+        try:
+            return str(self.store.get(target.ref)["metadata"]["resourceVersion"]) if target.name else ""
+        except NotFound:
+            return ""
 
     # -- create and replace ------------------------------------------------------------------------------------------
 
@@ -227,7 +260,9 @@ class Objects:
         before = present(target, stored)
         if target.subresource == "status":
             return self._replace_status(target, body, before, stored, how, entries)
-        body, warnings = self._admit(target, body, how)
+        body, warnings = self._admit(target, body, how, before)
+        if causes := check_change(target.resource.group, target.resource.kind, before, body):
+            raise errors.invalid(target.resource, target.name, causes)
         given = body["metadata"].get("managedFields")
         if entries is None:
             held = ownership.stored_entries(stored)
@@ -257,7 +292,7 @@ class Objects:
         wanted = {**before, "status": status} if status is not None else {**before}
         if status is None:
             wanted.pop("status", None)
-        self._check_custom(target, wanted)
+        self._check_custom(target, wanted, before)
         held = ownership.stored_entries(stored)
         after = self._after(target, held, before, wanted, how) if entries is None else entries
         version = body["metadata"].get("resourceVersion") or ""
@@ -347,6 +382,7 @@ class Objects:
             time=utc_now(),
             subresource=part,
             defaulted=_with_defaults(target, applied),
+            last_applied=how.manager == KUBECTL,
         )
         if stored is None:
             if part:
@@ -414,8 +450,10 @@ class Objects:
                 f"the name of the object ({name}) does not match the name on the URL ({target.name})"
             )
 
-    def _admit(self, target: Target, body: Document, how: Writing) -> tuple[Document, tuple[str, ...]]:
-        """The body as it may be stored, and what to warn of. Raises ApiError."""
+    def _admit(
+        self, target: Target, body: Document, how: Writing, before: Document | None = None
+    ) -> tuple[Document, tuple[str, ...]]:
+        """The body as it may be stored in place of `before`, and what to warn of. Raises ApiError."""
         body, warnings = self._pruned_for(target, body, how)
         resource = target.resource
         metadata = {name: value for name, value in body["metadata"].items() if value is not None}
@@ -428,14 +466,23 @@ class Objects:
             body = complete_definition(body)
             if causes := check_definition(body):
                 raise errors.invalid(resource, metadata.get("name") or "", causes)
-        return self._check_custom(target, body), warnings
+            warnings = (*warnings, *rules_not_evaluated(body))
+        if target.version in resource.custom:
+            return self._check_custom(target, body, before), warnings
+        if causes := check_core(resource.group, resource.kind, body):
+            raise errors.invalid(resource, metadata.get("name") or "", causes)
+        return default_core(resource.group, resource.kind, apply_defaults(body)), warnings
 
-    def _check_custom(self, target: Target, body: Document) -> Document:
+    @staticmethod
+    def _check_custom(target: Target, body: Document, before: Document | None) -> Document:
         custom = target.resource.custom.get(target.version)
         if custom is None:
             return body
         body = default_custom(custom.schema, body)
-        if causes := validate_custom(custom.schema, body):
+        causes = validate_custom(custom.schema, body)
+        causes += scale_causes(custom.scale, body)
+        causes += rule_causes(custom.schema, body, before, causes)
+        if causes:
             raise errors.invalid(target.resource, body["metadata"].get("name") or "", causes)
         return body
 
@@ -468,9 +515,13 @@ def _absorbed(target: Target, body: Document) -> Document:
 
 def _check_same(target: Target, before: Document, after: Document) -> None:
     """A patch changes neither which object it is nor what kind it has."""
-    for field in ("name", "namespace"):
-        if (before["metadata"].get(field) or "") != (after["metadata"].get(field) or ""):
-            raise errors.bad_request(f"metadata.{field} must not be changed")
+    name, other = before["metadata"].get("name"), after["metadata"].get("name")
+    if name != other:
+        raise errors.bad_request(f"the name of the object ({other}) does not match the name on the URL ({name})")
+    if (before["metadata"].get("namespace") or "") != (after["metadata"].get("namespace") or ""):
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
     uid = after["metadata"].get("uid")
     if uid and uid != before["metadata"]["uid"]:
         message = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['metadata']['uid']}"
@@ -480,9 +531,16 @@ def _check_same(target: Target, before: Document, after: Document) -> None:
 
 
 def _with_defaults(target: Target, body: Document) -> Document:
-    custom = target.resource.custom.get(target.version)
-    filled: Document = apply_defaults(body) if custom is None else default_custom(custom.schema, body)
-    return filled
+    """What is applied, with the defaults of Kubernetes' own kinds. Those of custom kinds, Gateway API's among them, an
+    API server fills in only afterwards: a list that is one value differs from what is stored by its defaults."""
+    if not takes_strategic_patches(target.resource):
+        return body
+    return default_core(target.resource.group, target.resource.kind, apply_defaults(body))
+
+
+def _at_version(document: Document, version: str) -> Document:
+    metadata = {name: value for name, value in document["metadata"].items() if name != "resourceVersion"}
+    return {**document, "metadata": {**metadata, "resourceVersion": version} if version else metadata}
 
 
 def _with_encoded_strings(body: Document) -> Document:
@@ -501,7 +559,8 @@ def _status_of_new(resource: Resource, stored: Mapping[str, Any]) -> Document | 
     if resource.group == CRD_GROUP:
         return established(stored, utc_now())
     if (resource.group, resource.kind) == ("", "Pod"):
-        return {"phase": "Pending"}
+        spec = stored.get("spec")
+        return {"phase": "Pending", "qosClass": quality_of_service(spec if isinstance(spec, Mapping) else {})}
     if (resource.group, resource.kind) == ("apps", "Deployment"):
         condition = {
             "type": "Available",

@@ -19,6 +19,12 @@ from propylon.server.fields import SELF, Fields, decode_fields, encode_fields, e
 from propylon.server.list_keys import SET
 from propylon.store.merge import ListKeys, Path
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+# As Go's encoder writes them, which reads and writes this annotation elsewhere.
+_ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
+
 
 class Entry(msgspec.Struct, frozen=True):
     """What one manager owns by one kind of operation (Apply or Update) through one subresource."""
@@ -125,11 +131,13 @@ def apply(
     time: str,
     subresource: str = "",
     defaulted: Mapping[str, Any] | None = None,
+    last_applied: bool = False,
 ) -> tuple[dict[str, Any], Entries]:
     """The object after `manager` applied its configuration, and the entries. Raises ApiError (409) for conflicts.
 
     `live` is the presented object, an object without fields if there is none yet; `defaulted` the configuration with
-    defaults filled in, so that a default within a list that is one value is no difference.
+    defaults filled in, so that a default within a list that is one value is no difference. With `last_applied`, the
+    annotation from which `kubectl apply` would go on is kept up to date where the object has it.
     """
     wanted, held = leaves(applied, list_keys), leaves(live, list_keys)
     if defaulted is not None:
@@ -155,11 +163,26 @@ def apply(
     gone = previous - wanted.keys() - foreign
     rest = _without(live, encode_fields(gone), encode_fields(foreign), list_keys, ())
     merged = _merge(rest, applied, list_keys, ())
+    if last_applied and LAST_APPLIED in (merged["metadata"].get("annotations") or {}):
+        merged = _with_last_applied(merged, applied)
     entry = Entry(manager, "Apply", str(applied.get("apiVersion", "")), time, frozenset(wanted), subresource)
     unchanged = next((held for held in entries if held.identity == identity), None)
     if unchanged is not None and (unchanged.fields, unchanged.api_version) == (entry.fields, entry.api_version):
         entry = unchanged
     return merged, tuple(entry for entry in (*others, entry) if entry.fields)
+
+
+def _with_last_applied(merged: Mapping[str, Any], applied: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with the configuration in the annotation of `kubectl apply`, a line as Go's encoder writes it."""
+    metadata = applied["metadata"]
+    annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != LAST_APPLIED}
+    kept = {name: value for name, value in metadata.items() if name not in ("annotations", "managedFields")}
+    written = {**applied, "metadata": {**kept, "annotations": annotations} if annotations else kept}
+    text = _encode_sorted(written).decode()
+    for character, escaped in _ESCAPED.items():
+        text = text.replace(character, escaped)
+    held = merged["metadata"]
+    return {**merged, "metadata": {**held, "annotations": {**held["annotations"], LAST_APPLIED: f"{text}\n"}}}
 
 
 def _conflict(conflicts: list[tuple[Entry, Fields]]) -> ApiError:
@@ -180,7 +203,8 @@ def _conflict(conflicts: list[tuple[Entry, Fields]]) -> ApiError:
     else:
         groups: dict[str, list[str]] = {}
         for cause in causes:
-            groups.setdefault(cause["message"], []).append(cause["field"])
+            said = cause["message"].replace("conflict with", "conflicts with", 1)
+            groups.setdefault(said, []).append(cause["field"])
         lines = [f"{said}:\n" + "\n".join(f"- {field}" for field in fields) for said, fields in groups.items()]
         message = f"Apply failed with {count} conflicts: " + "\n".join(lines)
     return ApiError(409, "Conflict", message, {"causes": causes})

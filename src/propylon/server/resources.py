@@ -59,6 +59,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     custom: Mapping[str, CustomVersion] = MappingProxyType({})
     list_kind: str = ""
     verbs: tuple[str, ...] = ALL_VERBS
+    deprecation: str = ""
     description: str = ""
 
     @property
@@ -118,6 +119,7 @@ def _kept(
     scale: Scale | None = None,
     categories: tuple[str, ...] = (),
     description: str = "",
+    deprecation: str = "",
 ) -> Resource:
     return Resource(
         group=group,
@@ -132,6 +134,7 @@ def _kept(
         categories=categories,
         list_kind=f"{kind}List",
         description=description,
+        deprecation=deprecation,
     )
 
 
@@ -143,7 +146,25 @@ KEPT: tuple[Resource, ...] = (
         "", "Pod", "pods", short=("po",), categories=_ALL, description="A group of containers. Stored; runs nothing."
     ),
     _kept("", "ServiceAccount", "serviceaccounts", short=("sa",), status=False, description="An identity of programs."),
-    _kept("", "Endpoints", "endpoints", short=("ep",), status=False, description="Addresses behind a Service."),
+    _kept(
+        "",
+        "Endpoints",
+        "endpoints",
+        short=("ep",),
+        status=False,
+        description="Addresses behind a Service.",
+        deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
+    _kept("", "PodTemplate", "podtemplates", status=False, description="What pods are to be like."),
+    _kept(
+        "",
+        "ReplicationController",
+        "replicationcontrollers",
+        short=("rc",),
+        scale=_WORKLOAD,
+        categories=_ALL,
+        description="Pods, as of old.",
+    ),
     _kept("", "PersistentVolumeClaim", "persistentvolumeclaims", short=("pvc",), description="A claim to storage."),
     _kept("", "PersistentVolume", "persistentvolumes", namespaced=False, short=("pv",), description="Storage."),
     _kept("", "ResourceQuota", "resourcequotas", short=("quota",), description="Limits of a namespace."),
@@ -160,6 +181,7 @@ KEPT: tuple[Resource, ...] = (
     _kept("apps", "ReplicaSet", "replicasets", short=("rs",), scale=_WORKLOAD, categories=_ALL, description="Pods."),
     _kept("apps", "StatefulSet", "statefulsets", short=("sts",), scale=_WORKLOAD, categories=_ALL, description="Pods."),
     _kept("apps", "DaemonSet", "daemonsets", short=("ds",), categories=_ALL, description="A pod on every node."),
+    _kept("apps", "ControllerRevision", "controllerrevisions", status=False, description="A former state."),
     _kept("batch", "Job", "jobs", categories=_ALL, description="Pods that end."),
     _kept("batch", "CronJob", "cronjobs", short=("cj",), categories=_ALL, description="Jobs at given times."),
     _kept(

@@ -102,6 +102,7 @@ class ApiServer:
 
     async def _serve(self) -> None:
         from propylon.server.audit import AuditLog  # noqa: PLC0415
+        from propylon.server.bootstrap import ensure_defaults  # noqa: PLC0415
         from propylon.server.credentials import Credentials  # noqa: PLC0415
         from propylon.server.http import Front, make_server  # noqa: PLC0415
         from propylon.server.logs import no_own_logs  # noqa: PLC0415
@@ -115,6 +116,7 @@ class ApiServer:
         if _is_wildcard(self.host):
             names.append(socket.gethostname())
         credentials.ensure_server_certificate(names)
+        ensure_defaults(self._store)
         local = "127.0.0.1" if _is_wildcard(self.host) else self.host
         shown = f"[{local}]" if ":" in local else local
         address = f"https://{shown}:{self.port}"

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from propylon.server import errors
-from propylon.server.access import RBAC_GROUP, Access, Attributes, allowed_to_grant
+from propylon.server.access import RBAC_GROUP, Access, Attributes, allowed_to_grant, exempt_from_grants
 from propylon.server.bodies import read_body, read_object
+from propylon.server.core_rules import IMMORTAL_NAMESPACES
 from propylon.server.grouping import GroupCommit
 from propylon.server.kept_schemas import check_kept
 from propylon.server.lists import Page, list_page, query_of, whole_number
@@ -52,8 +53,9 @@ class Verbs:
         except StoreError as error:
             raise errors.of_store(error, resource, target.name) from error
         custom = resource.custom.get(place.version)
-        if custom is not None and custom.deprecation:
-            found.headers = (*found.headers, *answer({}, warnings=(custom.deprecation,)).headers)
+        deprecation = custom.deprecation if custom is not None else resource.deprecation
+        if deprecation:
+            found.headers = (*found.headers, *answer({}, warnings=(deprecation,)).headers)
         return found
 
     @staticmethod
@@ -219,6 +221,8 @@ class Verbs:
         return self._written(request, target, done)
 
     async def _delete(self, request: Request, target: Target) -> Answer:
+        if target.resource.kind == "Namespace" and target.name in IMMORTAL_NAMESPACES:
+            raise errors.forbidden(target.resource, target.name, "this namespace may not be deleted")
         options = _delete_options(request)
         preconditions = options.get("preconditions")
         preconditions = preconditions if isinstance(preconditions, Mapping) else {}
@@ -302,6 +306,8 @@ class Verbs:
             return
         if causes := check_kept(target.resource.kind, body):
             raise errors.invalid(target.resource, target.name or _name_of(body), causes)
+        if exempt_from_grants(self._access, request.user, target.resource.kind, body, target.namespace):
+            return
         rules = body.get("rules")
         if target.resource.kind in ("RoleBinding", "ClusterRoleBinding"):
             role = body.get("roleRef")
@@ -310,12 +316,21 @@ class Verbs:
         given = [rule for rule in rules if isinstance(rule, Mapping)] if isinstance(rules, list) else []
         reason = allowed_to_grant(self._access, request.user, given, target.namespace)
         if reason:
-            message = f'user "{request.user.name}" (groups={list(request.user.groups)}) is {reason}'
+            groups = " ".join(f'"{group}"' for group in request.user.groups)
+            message = f'user "{request.user.name}" (groups=[{groups}]) is {reason}'
             raise errors.forbidden(target.resource, target.name or _name_of(body), message)
 
     def _check_patched_grant(self, request: Request, target: Target, form: str, patch: Any) -> None:
-        trial = Writing("trial", dry_run=True, validation="Ignore", force=True)
-        self._check_grant(request, target, self.objects.patch(target, form, patch, trial).document)
+        if form == APPLY_PATCH:
+            trial = Writing("trial", dry_run=True, validation="Ignore", force=True)
+            self._check_grant(request, target, self.objects.patch(target, form, patch, trial).document)
+            return
+        try:
+            patched = self.objects.patched(target, form, self.objects.get(target), patch)
+        except PatchError:
+            return  # the write itself will say so
+        if isinstance(patched, dict):
+            self._check_grant(request, target, patched)
 
 
 def _list_of(target: Target, page: Page) -> Answer:

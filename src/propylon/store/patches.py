@@ -185,6 +185,7 @@ def strategic_merge_patch(document: Mapping[str, Any], patch: Mapping[str, Any])
 
 
 _DELETED: Any = object()
+_ORDER = "$setElementOrder/"
 
 
 def _strategic(value: Any, patch: Any, keyed: bool, parent: str) -> Any:
@@ -203,7 +204,8 @@ def _strategic(value: Any, patch: Any, keyed: bool, parent: str) -> Any:
             continue
         keys = _keys_of(name, parent) if keyed else ()
         if isinstance(inner, list) and keys:
-            result[name] = _merge_list(result.get(name) or [], inner, keys, name)
+            order = patch.get(f"{_ORDER}{name}")
+            result[name] = _merge_list(result.get(name) or [], inner, keys, name, order)
         elif isinstance(inner, list):
             result[name] = [_clean(entry) for entry in inner]
         else:
@@ -221,7 +223,7 @@ def _keys_of(name: str, parent: str) -> tuple[str, ...]:
     return _MERGE_KEYS.get(name, ())
 
 
-def _merge_list(value: list[Any], patch: list[Any], keys: tuple[str, ...], name: str) -> list[Any]:
+def _merge_list(value: list[Any], patch: list[Any], keys: tuple[str, ...], name: str, order: Any = None) -> list[Any]:
     if any(isinstance(entry, Mapping) and entry.get("$patch") == "replace" and len(entry) == 1 for entry in patch):
         return [_clean(entry) for entry in patch if not (isinstance(entry, Mapping) and "$patch" in entry)]
     result = list(value)
@@ -236,7 +238,23 @@ def _merge_list(value: list[Any], patch: list[Any], keys: tuple[str, ...], name:
             del result[place]
         else:
             result[place] = merged
-    return result
+    return _in_order(result, value, order if isinstance(order, list) else patch, keys)
+
+
+def _in_order(merged: list[Any], value: list[Any], wanted: list[Any], keys: tuple[str, ...]) -> list[Any]:
+    """The entries that the patch names in its order, the others among them in theirs: each before the first of the
+    patch's entries that stood behind it. What the patch brings along stands in front of what nobody names."""
+
+    def place(entries: list[Any], entry: Any) -> int:
+        return next((index for index, held in enumerate(entries) if _same_entry(held, entry, keys)), -1)
+
+    named = sorted((entry for entry in merged if place(wanted, entry) >= 0), key=lambda entry: place(wanted, entry))
+    result: list[Any] = []
+    for entry in (entry for entry in merged if place(wanted, entry) < 0):
+        while named and not 0 <= place(value, entry) < place(value, named[0]):
+            result.append(named.pop(0))
+        result.append(entry)
+    return result + named
 
 
 def _same_entry(held: Any, entry: Any, keys: tuple[str, ...]) -> bool:

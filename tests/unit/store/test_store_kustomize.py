@@ -200,7 +200,7 @@ patchesStrategicMerge:
     assert gateway["metadata"]["labels"] == {"l": "v"}
     deployment = found(loaded, "Deployment")
     assert deployment["spec"]["replicas"] == 3
-    assert [container["name"] for container in deployment["spec"]["template"]["spec"]["containers"]] == ["main", "side"]
+    assert [container["name"] for container in deployment["spec"]["template"]["spec"]["containers"]] == ["side", "main"]
 
 
 def test_a_patch_that_does_not_fit_is_located_and_changes_nothing(build):

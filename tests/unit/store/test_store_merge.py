@@ -149,10 +149,22 @@ def test_strategic_merge_goes_by_name_in_built_in_kinds():
     )
     containers = strategic_merge_patch(document, patch)["spec"]["template"]["spec"]["containers"]
     assert containers == [
-        {"name": "a", "image": "x:1", "env": [{"name": "K", "value": "1"}, {"name": "L", "value": "2"}]},
-        {"name": "c"},
+        {"name": "a", "image": "x:1", "env": [{"name": "L", "value": "2"}, {"name": "K", "value": "1"}]},
         {"name": "d"},
+        {"name": "c"},
     ]
+
+
+def test_strategic_merge_keeps_the_order_that_is_asked_for():
+    def names(patch):
+        document = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": n} for n in "abc"]}}
+        return "".join(c["name"] for c in strategic_merge_patch(document, {"spec": patch})["spec"]["containers"])
+
+    assert names({"containers": [{"name": "d"}]}) == "dabc"
+    assert names({"containers": [{"name": "b", "image": "x"}, {"name": "d"}]}) == "abdc"
+    order = [{"name": name} for name in "cadb"]
+    assert names({"$setElementOrder/containers": order, "containers": [{"name": "d"}]}) == "cadb"
+    assert names({"$setElementOrder/containers": order[:2], "containers": []}) == "bca"
 
 
 def test_strategic_merge_replaces_lists_of_custom_resources():
