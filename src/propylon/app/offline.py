@@ -66,7 +66,12 @@ class Snapshot:
 
     def settings(self, candidates: int = 20) -> ExplainSettings:
         """What an explanation needs beside the Graph."""
-        return ExplainSettings(locate=self.locate, endpoints_known=self.endpoints_known, candidates=candidates)
+        return ExplainSettings(
+            locate=self.locate,
+            endpoints_known=self.endpoints_known,
+            trusted_hops=self.options.trusted_hops,
+            candidates=candidates,
+        )
 
     def locate(self, ref: api.ObjectRef, field: str) -> tuple[str, int, int]:
         """File, line and column of a field; ("", 0, 0) for objects that came from no file."""

@@ -281,7 +281,11 @@ class Runtime:
             arguments.get("sni"),
             arguments.get("grpc", ""),
         )
-        settings = Settings(locate=self.workspace.manifests.locate, candidates=arguments.get("candidates", 20))
+        settings = Settings(
+            locate=self.workspace.manifests.locate,
+            trusted_hops=self.options.trusted_hops,
+            candidates=arguments.get("candidates", 20),
+        )
         return as_document(explain(self.workspace.controller.graph, request, settings))
 
     async def _config(self, _arguments: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Subject:
 
     __slots__ = ("asked", "headers", "method", "path", "query", "target")
 
-    def __init__(self, asked: Asked, target: str) -> None:
+    def __init__(self, asked: Asked, target: str, *, trusted_hops: int = 0) -> None:
         """`target` is the normalized path and query."""
         self.asked = asked
         self.method = asked.method
@@ -25,8 +25,10 @@ class Subject:
         for pair in query.split("&") if query else ():
             name, _, value = pair.partition("=")
             self.query.setdefault(name, value)  # of a repeated parameter the first counts
-        # The proxy says itself how the client came, whatever the client says.
-        own = {"host": asked.values("host"), "x-forwarded-proto": (asked.scheme,)}
+        # The proxy says itself how the client came, whatever the client says, unless that is a proxy that is believed.
+        own = {"host": asked.values("host")}
+        if not (trusted_hops and asked.values("x-forwarded-proto")):
+            own["x-forwarded-proto"] = (asked.scheme,)
         self.headers: dict[str, tuple[str, ...]] = dict(own)
         for name, value in asked.headers:
             if name in own:

@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True):
     endpoints_known: bool = True
     """False where only manifests are known: a Service without endpoints is then no reason for a 503."""
     misdirected_limit: int = MISDIRECTED_LIMIT
+    trusted_hops: int = 0
+    """Proxies in front of the Gateways whose word on how the client came is believed."""
     candidates: int = 20
     """So many candidates are told of at most: those that came nearest."""
 
@@ -222,7 +224,7 @@ class Walk:
         if self.asked.scheme not in {"http", "https"}:
             return None
         target = normalized_path(self.asked.target)
-        return None if target is None else Subject(self.asked, target)
+        return None if target is None else Subject(self.asked, target, trusted_hops=self.settings.trusted_hops)
 
     def _candidates(self, host: VirtualHost, subject: Subject, tried: Tried) -> tuple[Candidate, ...]:
         """The winner and the nearest misses, in their order; then what stands behind the winner, as room is left."""
