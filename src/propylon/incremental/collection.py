@@ -106,9 +106,13 @@ class Collection(Generic[K, V]):
         """Mark everything that follows or read what changed."""
         self._snapshot = None
         for follower in self._followers:
-            for key in changes:
-                follower._mark(key, self, key, "input")
-        if len(self._readers):
+            if self._engine.trace:
+                for key in changes:
+                    follower._mark(key, self, key, "input")
+            else:
+                follower._dirty.update(dict.fromkeys(changes, ()))
+                self._engine._due.add(follower._order)
+        if self._readers.any:
             for key in changes:
                 self._mark_readers(self._readers, key)
         self._mark_readers(self._whole_readers, None)
@@ -191,6 +195,7 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
             return {}
         self._dirty = {}
         commit.indexed[self.name] = len(dirty)
+        is_read = self._member_readers.any
         joined: dict[I, list[K]] = {}
         left: dict[I, list[K]] = {}
         for key in dirty:
@@ -199,7 +204,7 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
             for bucket in new:
                 if bucket not in old:
                     joined.setdefault(bucket, []).append(key)
-                elif len(self._member_readers):
+                elif is_read:
                     self._mark_readers(self._member_readers, bucket)
             for bucket in old:
                 if bucket not in new:
@@ -209,11 +214,12 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
             else:
                 self._buckets_of.pop(key, None)
         changes: dict[I, Change[tuple[K, ...]]] = {}
-        for bucket in in_order({**joined, **left}):
+        for bucket in in_order({**joined, **left} if left else joined):
             before = self._values.get(bucket, ())
             after = patched(before, joined.get(bucket, ()), left.get(bucket, ()))
             self._store(bucket, after or None, changes)
-            self._mark_readers(self._member_readers, bucket)
+            if is_read:
+                self._mark_readers(self._member_readers, bucket)
             if len(before) != len(after):
                 self._mark_readers(self._count_readers, bucket)
         return changes

@@ -32,6 +32,10 @@ class Cell:
         if new == self.dependencies:
             return
         old, self.dependencies = self.dependencies, new
+        if not old:  # the first computation, and so most of all
+            for readers, key in new:
+                readers.add(key, self)
+            return
         for readers, key in set(old).difference(new):
             readers.remove(key, self)
         for readers, key in set(new).difference(old):
@@ -76,8 +80,10 @@ class Readers:
             return ()
         return present if isinstance(present, set) else (present,)
 
-    def __len__(self) -> int:
-        return len(self._cells)
+    @property
+    def any(self) -> bool:
+        """Whether any cell read anything at this grain."""
+        return bool(self._cells)
 
 
 Dependency = tuple[Readers, Any]

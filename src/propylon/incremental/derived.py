@@ -122,8 +122,12 @@ class FlatDerived(Node[K, V, K2, R]):
         return {key: claimants for key, claimants in self._claims.items() if len(claimants) > 1}
 
     def _accept(self, key: K, output: Any, changes: dict[K2, Change[R]]) -> bool:
-        old = self._parts.get(key, {})
-        new: dict[K2, R] = {k: v for k, v in (output or {}).items() if v is not None}
+        old = self._parts.get(key)
+        new: dict[K2, R] = {k: v for k, v in output.items() if v is not None} if output else {}
+        if old is None:
+            if not new:
+                return False
+            old = {}
         differing = [k for k, v in new.items() if k not in old or not (old[k] is v or old[k] == v)]
         gone = [k for k in old if k not in new]
         if not differing and not gone:
