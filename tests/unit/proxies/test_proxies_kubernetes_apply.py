@@ -134,6 +134,25 @@ def test_objects_of_others_are_left_alone_and_stop_no_other_object() -> None:
     run(test)
 
 
+def test_the_service_of_somebody_else_is_not_led_here_by_our_slices() -> None:
+    async def test(applier: Applier, documents: FakeDocuments, problems: dict[ObjectKey, str]) -> None:
+        service, endpoints = document("Service"), document("EndpointSlice", "web-propylon-ipv4")
+        applier.want(WEB, Plan("u-1", (service, endpoints)))
+        applier.enable(True)
+        await until(lambda: identity_of(endpoints) in documents.objects)
+        await until(lambda: applier.settled)
+        documents.objects[identity_of(service)] = document("Service", owner="somebody")
+        documents.objects[identity_of(service)]["metadata"]["uid"] = "theirs"
+        applier.check(WEB)
+        await until(lambda: "does not belong to this Gateway" in problems.get(WEB, ""))
+        assert identity_of(endpoints) not in documents.objects
+        del documents.objects[identity_of(service)]
+        await until(lambda: problems[WEB] == "")
+        assert identity_of(endpoints) in documents.objects
+
+    run(test)
+
+
 def test_refusals_are_told_and_tried_again() -> None:
     async def test(applier: Applier, documents: FakeDocuments, problems: dict[ObjectKey, str]) -> None:
         documents.broken.add("Deployment")

@@ -210,10 +210,15 @@ class Applier:
         problems: list[str] = []
         documents = plan.documents or () if plan is not None else ()
         for document in documents:
+            if problems and document["kind"] == "EndpointSlice":
+                continue
             try:
                 await self._apply(gateway, document, plan.uid if plan is not None else "")
             except ApplyError as error:
                 problems.append(str(error))
+                if isinstance(error, Conflict) and document["kind"] == "Service":
+                    # Slices go by the Service's name: they would lead the clients of somebody else's Service here.
+                    documents = tuple(each for each in documents if each["kind"] != "EndpointSlice")
         wanted = {identity_of(document) for document in documents}
         for identity, uid in list(self._owned.get(gateway, {}).items()):
             if identity not in wanted:
