@@ -175,11 +175,14 @@ class Database:
             savepoint = f"level_{self._depth}"
             before = (self._version, self._pruned)
             written = len(self._uncommitted)
+            if not outermost:
+                self._check_open()
             with self._troubles():
                 self._connection.execute("BEGIN IMMEDIATE" if outermost else f"SAVEPOINT {savepoint}")
             self._depth += 1
             try:
                 yield
+                self._check_open()
                 if outermost:
                     self._finish(before)
                 with self._troubles():
@@ -198,6 +201,12 @@ class Database:
             if outermost:
                 self._remember()
                 self._committed = self._version
+
+    def _check_open(self) -> None:
+        """Raise StoreUnavailable where SQLite undid the transaction by itself (a full disk): what is written from then
+        on would stand alone."""
+        if not self._connection.in_transaction:
+            raise StoreUnavailable(f"{self.path}: the transaction was undone", "look at its disk, and try again")
 
     def _remember(self) -> None:
         """Keep what was committed at hand for those who follow the change log."""
@@ -237,6 +246,7 @@ class Database:
             return self._connection.execute(statement, values).fetchall()
 
     def _write(self, statement: str, values: Sequence[Any]) -> None:
+        self._check_open()
         with self._troubles():
             self._connection.execute(statement, values)
 
