@@ -59,9 +59,7 @@ def checks(expect: Expectation, answer: Answer) -> Iterator[Check]:
         yield Check("status", str(expect.status), lambda way: way.status == expect.status, _status)
     if expect.grpc_status is not None:
         wanted = str(expect.grpc_status)
-        yield Check(
-            "grpcStatus", wanted, lambda way: way.grpc_status == expect.grpc_status, lambda way: str(way.grpc_status)
-        )
+        yield Check("grpcStatus", wanted, lambda way: way.grpc_status == expect.grpc_status, _grpc_status)
     if expect.location is not None:
         location = expect.location
         yield Check("redirect", location, lambda way: way.location == location, lambda way: way.location or where(way))
@@ -162,6 +160,10 @@ def where(way: Way) -> str:
 
 def _status(way: Way) -> str:
     return str(way.status) if way.status is not None else where(way)
+
+
+def _grpc_status(way: Way) -> str:
+    return str(way.grpc_status) if way.grpc_status is not None else where(way)
 
 
 def _at_backend(way: Way, text: str | None) -> str:
