@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from bench import worlds
+from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
 from bench.record import DESCENDING, Figure, Goal, figure, percentile
@@ -135,6 +136,7 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
     "P5": (controller_cost, (100, 1000, 5000, 10000)),
     "P6": (cold_start, (1000, 10000)),
     "P8": (memory, (5000,)),
+    "P9": (many_listener_sets, (250, 2500)),
 }
 
 
