@@ -41,6 +41,7 @@ LATE = {
     "check": "propylon.cli.check",
     "test": "propylon.cli.test",
     "diff": "propylon.cli.diff",
+    "export": "propylon.cli.export",
     "controller": "propylon.cli.controller",
 }
 """Commands in modules of their own, imported when they are asked for: their libraries would slow down the others."""
