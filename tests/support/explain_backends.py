@@ -1,4 +1,6 @@
-"""Backends that say in a header what reached them, over HTTP/1.1 and HTTP/2, many ports in one thread."""
+"""Backends that say what reached them, many ports in one thread: in a header over HTTP/1.1 and HTTP/2, to a TLS
+handshake and to a datagram with their number alone.
+"""
 
 import asyncio
 import json
@@ -15,7 +17,8 @@ class EchoPorts:
 
     def __init__(self, count):
         self._loop = asyncio.new_event_loop()
-        self._sockets = [socket.create_server(("127.0.0.1", 0), backlog=256) for _ in range(count)]
+        pairs = [_both() for _ in range(count)]
+        self._sockets, self._datagrams = ([pair[kind] for pair in pairs] for kind in (0, 1))
         self.ports = [each.getsockname()[1] for each in self._sockets]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -24,13 +27,42 @@ class EchoPorts:
         asyncio.set_event_loop(self._loop)
         for number, each in enumerate(self._sockets):
             self._loop.run_until_complete(self._loop.create_server(lambda n=number: _Echo(n), sock=each))
+        for number, each in enumerate(self._datagrams):
+            endpoint = self._loop.create_datagram_endpoint(lambda n=number: _EchoDatagrams(n), sock=each)
+            self._loop.run_until_complete(endpoint)
         self._loop.run_forever()
 
     def close(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
-        for each in self._sockets:
+        for each in (*self._sockets, *self._datagrams):
             each.close()
+
+
+def _both():
+    """A listening socket, and one for datagrams of the same number."""
+    while True:
+        stream = socket.create_server(("127.0.0.1", 0), backlog=256)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.setblocking(False)
+        try:
+            datagrams.bind(stream.getsockname())
+        except OSError:  # somebody has that number for datagrams
+            stream.close()
+            datagrams.close()
+        else:
+            return stream, datagrams
+
+
+class _EchoDatagrams(asyncio.DatagramProtocol):
+    def __init__(self, number):
+        self.number = number
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        self.transport.sendto(b"%d %s" % (self.number, data), addr)
 
 
 class _Echo(asyncio.Protocol):
@@ -43,6 +75,10 @@ class _Echo(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data):
+        if self.http2 is None and not self.buffer and data.startswith(b"\x16"):
+            self.transport.write(b"ECHO %d\n" % self.number)
+            self.transport.close()
+            return
         if self.http2 is None and not self.buffer and data.startswith(b"PRI "):
             self.http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
             self.http2.initiate_connection()

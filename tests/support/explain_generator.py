@@ -28,6 +28,12 @@ TARGETS = [
 ]
 METHODS = ["GET", "GET", "GET", "POST", "HEAD", "PUT", "OPTIONS", "DELETE"]
 VALUES = ["1", "2", "one", "One"]
+SESSIONS = [
+    {"type": "Cookie", "cookie": {"name": "session"}},
+    {"type": "Header", "header": {"name": "X-Session"}},
+]
+UDP = 4
+"""Which of the ports is for datagrams, if there are so many."""
 CHAOS = 0.12
 """The share of pieces that are wrong on purpose."""
 
@@ -38,6 +44,7 @@ class Generator:
     def __init__(self, seed, ports):
         self.random = random.Random(seed)
         self.ports = ports
+        self.trusted_hops = 1 if self.chance(0.3) else 0
         self.places = []
         """(scheme, port, hostname) of the listeners, so that most requests find one."""
 
@@ -74,6 +81,11 @@ class Generator:
         out += [
             self.l4_route(kind, f"l{n}", names) for n, kind in enumerate(("TLSRoute", "TCPRoute")) if self.chance(0.4)
         ]
+        if len(self.ports) > UDP and self.chance(0.5):
+            listeners.append({"name": "datagrams", "protocol": "UDP", "port": self.ports[UDP]})
+            self.places.append(("udp", self.ports[UDP], ""))
+            if self.chance(0.8):
+                out.append(self.l4_route("UDPRoute", "l2", ["datagrams"]))
         out += [self.route("GRPCRoute", f"g{n}", names) for n in range(self.random.randint(0, 2))]
         if self.chance(0.4):
             froms = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}]
@@ -93,7 +105,9 @@ class Generator:
             if protocol in {"HTTPS", "TLS"}:
                 name = "missing" if self.chance(CHAOS) else "cert"
                 listener["tls"] = {"certificateRefs": [{"name": name, "namespace": "default"}]}
-                if prefix == "l":
+                if protocol == "TLS" and self.chance(0.5):
+                    listener["tls"] = {"mode": "Passthrough"}
+                elif prefix == "l":
                     del listener["tls"]["certificateRefs"][0]["namespace"]
             choice = self.random.random()
             if choice < 0.8:
@@ -147,6 +161,8 @@ class Generator:
             rule["matches"] = [self.match() for _ in range(self.random.randint(1, 3))]
         if any(f["type"] == "RequestRedirect" for f in rule["filters"]):
             del rule["backendRefs"]
+        elif self.chance(0.1):
+            rule["sessionPersistence"] = self.random.choice(SESSIONS)
         return rule
 
     def match(self):
@@ -161,12 +177,16 @@ class Generator:
         if self.chance(0.3):
             match["method"] = self.random.choice(METHODS)
         if self.chance(0.25):
-            match["headers"] = [self.value(n) for n in self.some(["x-t-one", "X-T-Two", "Host"], 2, 1)]
+            match["headers"] = [
+                self.value(n) for n in self.some(["x-t-one", "X-T-Two", "Host", "X-Forwarded-Proto"], 2, 1)
+            ]
         if self.chance(0.25):
             match["queryParams"] = [self.value(n) for n in self.some(["q", "r"], 2, 1)]
         return match
 
     def value(self, name):
+        if name == "X-Forwarded-Proto":
+            return {"name": name, "value": self.random.choice(["http", "https"])}
         if name == "Host":
             return {"name": name, "type": "RegularExpression", "value": ".*test.*"}
         if self.chance(0.35):
@@ -202,6 +222,10 @@ class Generator:
         if self.chance(0.15):
             headers = {"add": [{"name": "x-response", "value": "yes"}]}
             found.append({"type": "ResponseHeaderModifier", "responseHeaderModifier": headers})
+        if self.chance(0.1):
+            name = self.random.choice(["s0", "s1", "s2", "s3", "empty", "missing"])
+            auth = {"protocol": "HTTP", "backendRef": {"name": name, "port": 80}, "http": {}}
+            found.append({"type": "ExternalAuth", "externalAuth": auth})
         if self.chance(CHAOS / 3):
             ref = {"group": "example.com", "kind": "Nothing", "name": "n"}
             found.append({"type": "ExtensionRef", "extensionRef": ref})
@@ -283,6 +307,10 @@ class Generator:
         if method == "OPTIONS" and self.chance(0.6):
             headers.append(("Origin", self.random.choice(["https://o.test", "https://evil.org"])))
             headers.append(("Access-Control-Request-Method", self.random.choice(["GET", "PUT"])))
+        if self.chance(0.15):
+            headers.append(("X-Forwarded-Proto", self.random.choice(["http", "https", "HTTPS", "ws", ""])))
+        if self.chance(0.1):
+            headers.append(self.random.choice([("Cookie", "session=spoilt"), ("X-Session", "spoilt")]))
         if self.chance(0.12):
             method = "POST"
             headers.append(("Content-Type", "application/grpc"))

@@ -4,6 +4,7 @@ A disagreement is shrunk: objects, rules, matches, filters and backends are take
 """
 
 import base64
+import contextlib
 import copy
 import http.client
 import json
@@ -19,6 +20,7 @@ from propylon.api.validation import validate
 from propylon.app.controller import Controller
 from propylon.envoy import EnvoySettings
 from propylon.explain import ExplainError, Request, explain
+from propylon.explain import Settings as ExplainSettings
 from propylon.graph import GatewayAddresses, Settings
 from propylon.graph.model import BackendKey, Endpoint
 from support.envoy_certificates import Authority
@@ -27,6 +29,8 @@ from support.explain_backends import EchoPorts
 from support.explain_generator import SERVICES, Generator
 
 GATEWAY = api.ObjectKey("default", "gw")
+DATAGRAM_PATIENCE = 0.25
+"""Seconds for an answer to a datagram; one that was forwarded is sent again while `PATIENCE` lasts."""
 PATIENCE = 5.0
 """Seconds for what Envoy acknowledged to reach all of its threads."""
 
@@ -34,8 +38,9 @@ PATIENCE = 5.0
 class World:
     """A Graph and Envoy's configuration of it."""
 
-    def __init__(self, documents, ports):
-        self.controller = Controller(Settings(), EnvoySettings(access_log=False))
+    def __init__(self, documents, ports, trusted_hops=0):
+        self.trusted_hops = trusted_hops
+        self.controller = Controller(Settings(), EnvoySettings(access_log=False, trusted_hops=trusted_hops))
         sources = self.controller.sources
         for document in documents:
             if any(finding.severity == "error" for finding in validate(document)):
@@ -67,7 +72,8 @@ class Oracle:
     """One Envoy that is given one world after another."""
 
     def __init__(self):
-        self.ports = [free_port() for _ in range(4)]
+        self.ports = [*(free_port() for _ in range(4)), free_port(socket.SOCK_DGRAM)]
+        self.trusted_hops = 0
         self.echo = EchoPorts(2 * SERVICES)
         pair = Authority().issue("*.test", "*.a.test", "*.x.a.test", "a.test")
         self.certificate = tuple(base64.b64encode(part).decode() for part in (pair.chain, pair.private_key))
@@ -89,6 +95,7 @@ class Oracle:
         """One random world and so many requests; the text of the first disagreement, shrunk, or ""."""
         generator = Generator(seed, self.ports)
         documents = generator.manifests(self.certificate)
+        self.trusted_hops = generator.trusted_hops
         world = self.apply(documents)
         for _ in range(requests):
             request = generator.request()
@@ -103,7 +110,7 @@ class Oracle:
 
     def apply(self, documents):
         self._drop()
-        world = World(documents, self.echo.ports)
+        world = World(documents, self.echo.ports, self.trusted_hops)
         self.proxy.apply(world)
         return world
 
@@ -111,7 +118,8 @@ class Oracle:
         """What explain says and what happened, if they differ."""
         deadline = time.monotonic() + patience
         try:
-            explanation = explain(world.controller.graph, asked(request))
+            settings = ExplainSettings(trusted_hops=world.trusted_hops)
+            explanation = explain(world.controller.graph, asked(request), settings)
         except ExplainError:
             return ""  # shrunk too far: nothing is left to ask
         while True:
@@ -158,7 +166,12 @@ class Oracle:
 
     def _ask(self, request):
         scheme, port, sni, authority, method, target, headers = request
-        connection = self._connection(scheme, port, sni)
+        if scheme == "udp":
+            return self._ask_datagram(port)
+        try:
+            connection = self._connection(scheme, port, sni)
+        except ssl.SSLError:
+            return self._ask_raw(port, sni)
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in [("Host", authority), *headers]:
             connection.putheader(name, value)
@@ -174,6 +187,31 @@ class Oracle:
             "grpc": response.getheader("grpc-status"),
             "echo": json.loads(told) if told else None,
         }
+
+    @staticmethod
+    def _ask_datagram(port):
+        """The number of the backend that answers, "closed" if none does."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(DATAGRAM_PATIENCE)
+            client.connect(("127.0.0.1", port))
+            try:
+                client.send(b"hello")
+                return {"raw": int(client.recv(100).split()[0])}
+            except OSError:
+                return "closed"
+
+    def _ask_raw(self, port, sni):
+        """Begin a handshake; the number of the backend, if its answer comes without TLS being terminated."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = self._context.wrap_bio(incoming, outgoing, server_hostname=sni)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            session.do_handshake()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(outgoing.read())
+            found = client.makefile("rb").readline()
+        if not found.startswith(b"ECHO "):
+            raise ConnectionResetError("closed")
+        return {"raw": int(found.split()[1])}
 
     def _connection(self, scheme, port, sni):
         key = (scheme, port, sni)
@@ -195,8 +233,8 @@ class Oracle:
 def asked(request):
     """A generated request as explain takes it."""
     scheme, port, sni, authority, method, target, headers = request
-    if scheme == "tcp":
-        return Request(f"tcp://:{port}", gateway="default/gw")
+    if scheme in {"tcp", "udp"}:
+        return Request(f"{scheme}://:{port}", gateway="default/gw")
     url = f"{scheme}://{sni}:{port}{target}"
     return Request(url, method, (("Host", authority), *headers), "default/gw", sni if scheme == "https" else None)
 
@@ -204,11 +242,20 @@ def asked(request):
 def agrees(explanation, answer, request):
     """Whether an answer is one of those that were explained."""
     if explanation.outcome in {"refused", "closed"}:
-        return answer == explanation.outcome
+        # Of datagrams nobody says whether they were refused.
+        return answer == explanation.outcome or (request[0] == "udp" and answer == "closed")
     if answer == "closed":
         return any(backend.share > 0 and backend.outcome == "closed" for backend in explanation.backends)
     if not isinstance(answer, dict):
         return False
+    if "raw" in answer:
+        return any(
+            backend.share > 0
+            and backend.outcome == "forwarded"
+            and backend.protocol in {"PASSTHROUGH", "UDP"}
+            and _number(backend) == answer["raw"]
+            for backend in explanation.backends
+        )
     if explanation.backends:
         return any(backend.share > 0 and _backend_agrees(backend, answer, request) for backend in explanation.backends)
     if explanation.outcome == "redirected":

@@ -80,6 +80,9 @@ def happening(scene: Scene) -> Happening:
     refused = _cannot_be_asked(rule.filters)
     if refused:
         return _answered(scene.failed, refused, steps)
+    silent = _does_not_answer(scene, rule.filters)
+    if silent:
+        return _answered(503, silent, steps)
     redirect = _redirect_of(rule.filters)
     if redirect is not None:
         return _redirected(scene, redirect, steps)
@@ -128,6 +131,18 @@ def _cannot_be_asked(filters: Sequence[Filter]) -> str:
     return ""
 
 
+def _does_not_answer(scene: Scene, filters: Sequence[Filter]) -> str:
+    """Why nobody can say that a request may pass, though the authorization service is there."""
+    for each in filters:
+        if isinstance(each, ExternalAuth) and each.backend.cluster is not None:
+            gateway = scene.host.table.gateway
+            known = scene.endpoints_known
+            found = followed(scene.graph, gateway, each.backend.cluster, endpoints_known=known)
+            if found.status is not None:
+                return f"the authorization service cannot be asked: {found.why}"
+    return ""
+
+
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +158,9 @@ def _backend(scene: Scene, ref: BackendRef, total: int, journey: Journey) -> Bac
     refused = _cannot_be_asked(ref.filters)
     if refused:
         return msgspec.structs.replace(bare, why=refused)
+    silent = _does_not_answer(scene, ref.filters)
+    if silent:
+        return msgspec.structs.replace(bare, status=503, why=silent)
     redirect = _redirect_of(ref.filters)
     journey, steps = apply_filters(ref.filters, journey, scene.entry.match)
     if redirect is not None:

@@ -156,6 +156,9 @@ class Walk:
         if subject is None:
             end = End("answered", 400, f"400: {self.asked.target!r} is no path that a proxy takes", chosen.gates)
             return self.ended(end, arrival)
+        if self.settings.trusted_hops and "" in self.asked.values("x-forwarded-proto"):
+            summary = "404: X-Forwarded-Proto, which a trusted proxy is believed to have written, is empty"
+            return self.ended(End("answered", 404, summary, chosen.gates), arrival)
         found = choose_host(self.graph, self.asked, arrival.port, chosen, self.settings.misdirected_limit)
         if isinstance(found, End):
             return self.ended(found, arrival)
