@@ -13,7 +13,7 @@ from propylon.explain.walk import Settings
 from support.envoy_certificates import Authority
 from support.explain_generator import SERVICES, Generator
 
-PORTS = (18080, 18081, 18443, 15432)
+PORTS = (18080, 18081, 18443, 15432, 15353)
 
 
 def certificate():
@@ -39,7 +39,7 @@ class Mutator:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.generator = Generator(seed + 1, PORTS)
+        self.generator = Generator(seed + 1, PORTS, wide=True)
 
     def mutated(self, documents):
         """A copy with one change, and what was done."""
@@ -126,7 +126,7 @@ class Mutator:
     def _listener(self, documents, routes):
         holder = self.random.choice([d for d in documents if d["kind"] in {"Gateway", "ListenerSet"}])
         listener = self.random.choice(holder["spec"]["listeners"])
-        if self.random.random() < 0.5 and listener["protocol"] != "TCP":
+        if self.random.random() < 0.5 and listener["protocol"] not in {"TCP", "UDP"}:
             listener["hostname"] = self.random.choice(["a.test", "*.test", "x.a.test"])
             return f"hostname of listener {listener}"
         if len(holder["spec"]["listeners"]) > 1:
@@ -150,8 +150,8 @@ class Mutator:
 
 def asked(request):
     scheme, port, sni, authority, method, target, headers = request
-    if scheme == "tcp":
-        return Request(f"tcp://:{port}", gateway="default/gw")
+    if scheme in {"tcp", "udp"}:
+        return Request(f"{scheme}://:{port}", gateway="default/gw")
     url = f"{scheme}://{sni}:{port}{target}"
     return Request(url, method, (("Host", authority), *headers), "default/gw", sni if scheme == "https" else None)
 

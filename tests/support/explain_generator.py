@@ -32,8 +32,9 @@ SESSIONS = [
     {"type": "Cookie", "cookie": {"name": "session"}},
     {"type": "Header", "header": {"name": "X-Session"}},
 ]
+HEADERS = ["x-t-one", "X-T-Two", "Host", "X-Forwarded-Proto"]
 UDP = 4
-"""Which of the ports is for datagrams, if there are so many."""
+"""Which of the ports is for datagrams."""
 CHAOS = 0.12
 """The share of pieces that are wrong on purpose."""
 
@@ -41,10 +42,12 @@ CHAOS = 0.12
 class Generator:
     """Everything follows from the seed."""
 
-    def __init__(self, seed, ports):
+    def __init__(self, seed, ports, wide=False):
+        """`wide`: with datagrams, TLS passed through, sessions, authorization and trusted hops too."""
         self.random = random.Random(seed)
         self.ports = ports
-        self.trusted_hops = 1 if self.chance(0.3) else 0
+        self.wide = wide
+        self.trusted_hops = 1 if wide and self.chance(0.3) else 0
         self.places = []
         """(scheme, port, hostname) of the listeners, so that most requests find one."""
 
@@ -81,7 +84,7 @@ class Generator:
         out += [
             self.l4_route(kind, f"l{n}", names) for n, kind in enumerate(("TLSRoute", "TCPRoute")) if self.chance(0.4)
         ]
-        if len(self.ports) > UDP and self.chance(0.5):
+        if self.wide and self.chance(0.5):
             listeners.append({"name": "datagrams", "protocol": "UDP", "port": self.ports[UDP]})
             self.places.append(("udp", self.ports[UDP], ""))
             if self.chance(0.8):
@@ -105,7 +108,7 @@ class Generator:
             if protocol in {"HTTPS", "TLS"}:
                 name = "missing" if self.chance(CHAOS) else "cert"
                 listener["tls"] = {"certificateRefs": [{"name": name, "namespace": "default"}]}
-                if protocol == "TLS" and self.chance(0.5):
+                if self.wide and protocol == "TLS" and self.chance(0.5):
                     listener["tls"] = {"mode": "Passthrough"}
                 elif prefix == "l":
                     del listener["tls"]["certificateRefs"][0]["namespace"]
@@ -161,7 +164,7 @@ class Generator:
             rule["matches"] = [self.match() for _ in range(self.random.randint(1, 3))]
         if any(f["type"] == "RequestRedirect" for f in rule["filters"]):
             del rule["backendRefs"]
-        elif self.chance(0.1):
+        elif self.wide and self.chance(0.1):
             rule["sessionPersistence"] = self.random.choice(SESSIONS)
         return rule
 
@@ -177,9 +180,7 @@ class Generator:
         if self.chance(0.3):
             match["method"] = self.random.choice(METHODS)
         if self.chance(0.25):
-            match["headers"] = [
-                self.value(n) for n in self.some(["x-t-one", "X-T-Two", "Host", "X-Forwarded-Proto"], 2, 1)
-            ]
+            match["headers"] = [self.value(n) for n in self.some(HEADERS if self.wide else HEADERS[:-1], 2, 1)]
         if self.chance(0.25):
             match["queryParams"] = [self.value(n) for n in self.some(["q", "r"], 2, 1)]
         return match
@@ -222,7 +223,7 @@ class Generator:
         if self.chance(0.15):
             headers = {"add": [{"name": "x-response", "value": "yes"}]}
             found.append({"type": "ResponseHeaderModifier", "responseHeaderModifier": headers})
-        if self.chance(0.1):
+        if self.wide and self.chance(0.1):
             name = self.random.choice(["s0", "s1", "s2", "s3", "empty", "missing"])
             auth = {"protocol": "HTTP", "backendRef": {"name": name, "port": 80}, "http": {}}
             found.append({"type": "ExternalAuth", "externalAuth": auth})
@@ -307,9 +308,9 @@ class Generator:
         if method == "OPTIONS" and self.chance(0.6):
             headers.append(("Origin", self.random.choice(["https://o.test", "https://evil.org"])))
             headers.append(("Access-Control-Request-Method", self.random.choice(["GET", "PUT"])))
-        if self.chance(0.15):
+        if self.wide and self.chance(0.15):
             headers.append(("X-Forwarded-Proto", self.random.choice(["http", "https", "HTTPS", "ws", ""])))
-        if self.chance(0.1):
+        if self.wide and self.chance(0.1):
             headers.append(self.random.choice([("Cookie", "session=spoilt"), ("X-Session", "spoilt")]))
         if self.chance(0.12):
             method = "POST"

@@ -93,7 +93,7 @@ class Oracle:
 
     def run(self, seed, requests, shrink=True):
         """One random world and so many requests; the text of the first disagreement, shrunk, or ""."""
-        generator = Generator(seed, self.ports)
+        generator = Generator(seed, self.ports, wide=True)
         documents = generator.manifests(self.certificate)
         self.trusted_hops = generator.trusted_hops
         world = self.apply(documents)

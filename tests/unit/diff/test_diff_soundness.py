@@ -21,7 +21,7 @@ def secret():
 
 
 def pair(seed, secret, tmp_path):
-    generator = Generator(seed, PORTS)
+    generator = Generator(seed, PORTS, wide=True)
     documents = generator.manifests(secret)
     mutated, what = Mutator(seed).mutated(documents)
     return generator, snapshot(documents, tmp_path), snapshot(mutated, tmp_path), what
@@ -45,7 +45,7 @@ def test_what_is_told_is_so_and_nothing_is_missed(seed, secret, tmp_path):
 
 def test_the_same_twice_is_the_same(secret, tmp_path):
     for seed in range(10):
-        documents = Generator(seed, PORTS).manifests(secret)
+        documents = Generator(seed, PORTS, wide=True).manifests(secret)
         shuffled = random.Random(seed).sample(documents, len(documents))
         found = compare_snapshots(snapshot(documents, tmp_path), snapshot(shuffled, tmp_path), onto=False)
         assert found.same
