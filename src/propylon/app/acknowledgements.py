@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from propylon import api
 from propylon.graph.model import Finding
 from propylon.status import PortProgrammed
-from propylon.xds import LDS, Acknowledged, Disconnected, Event, Rejected, ResourceName, version_of
+from propylon.xds import FCDS, LDS, Acknowledged, Disconnected, Event, Rejected, ResourceName, version_of
 
 
 class Acknowledgements:
@@ -16,10 +16,10 @@ class Acknowledgements:
     """
 
     def __init__(self) -> None:
-        self._acknowledged: dict[tuple[str, str], str] = {}
-        """(node, Listener) -> version that the proxy has."""
-        self._complete: dict[tuple[str, str], str] = {}
-        """(node, Listener) -> version with which the proxy had everything."""
+        self._acknowledged: dict[str, dict[ResourceName, str]] = {}
+        """node -> Listener or filter chain -> version that the proxy has, since it last had everything."""
+        self._complete: dict[str, dict[ResourceName, str]] = {}
+        """node -> Listener or filter chain -> version with which the proxy had everything."""
         self._rejected: dict[str, dict[ResourceName, tuple[str, str]]] = {}
         """node -> resource -> (version, Envoy's message)."""
 
@@ -33,25 +33,25 @@ class Acknowledgements:
         if isinstance(event, Acknowledged):
             for name, version in event.versions.items():
                 self._rejected.get(event.node, {}).pop(name, None)
-                if name[0] == LDS:
-                    if version is None:
-                        self._acknowledged.pop((event.node, name[1]), None)
-                        self._complete.pop((event.node, name[1]), None)
-                    else:
-                        self._acknowledged[event.node, name[1]] = version
+                if name[0] not in {LDS, FCDS}:
+                    continue
+                if version is None:
+                    self._acknowledged.get(event.node, {}).pop(name, None)
+                    self._complete.get(event.node, {}).pop(name, None)
+                else:
+                    self._acknowledged.setdefault(event.node, {})[name] = version
             self._settle(event.node, event.all_settled)
             return bool(event.versions) or event.all_settled
         return bool(isinstance(event, Disconnected) and event.last)
 
     def _settle(self, node: str, settled: bool) -> None:
         if settled:
-            self._complete.update({key: v for key, v in self._acknowledged.items() if key[0] == node})
+            self._complete.setdefault(node, {}).update(self._acknowledged.pop(node, {}))
 
     def restarted(self, node: str) -> None:
         """A new process with nothing in it took the place of the node's proxy."""
-        for known in (self._acknowledged, self._complete):
-            for key in [k for k in known if k[0] == node]:
-                del known[key]
+        self._acknowledged.pop(node, None)
+        self._complete.pop(node, None)
 
     def forget(self, node: str) -> None:
         """The Gateway is gone."""
@@ -77,11 +77,15 @@ class Acknowledgements:
         """Where the Listener of a port stands, `body` being the one that is wanted."""
         if body is None:
             return PortProgrammed(state="Pending", message="nothing is configured for this port yet")
+        return self.state(node, (LDS, listener), body)
+
+    def state(self, node: str, name: ResourceName, body: bytes) -> PortProgrammed:
+        """Where a Listener or a filter chain stands."""
         version = version_of(body)
-        refusal = self._rejected.get(node, {}).get((LDS, listener))
+        refusal = self._rejected.get(node, {}).get(name)
         if refusal is not None and refusal[0] == version:
             return PortProgrammed(state="Rejected", message=refusal[1])
-        if self._complete.get((node, listener)) == version:
+        if self._complete.get(node, {}).get(name) == version:
             return PortProgrammed(state="Programmed", message="")
         return PortProgrammed(state="Pending", message="the proxy has not acknowledged it yet")
 

@@ -17,8 +17,8 @@ from propylon.envoy import names
 from propylon.graph.model import PortKey
 from propylon.proxies.process import ProcessProxies
 from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Refused, Started
-from propylon.status import PortProgrammed
-from propylon.xds import LDS, Event, Server
+from propylon.status import ChainPlace, PortProgrammed
+from propylon.xds import FCDS, LDS, Event, Server
 
 RETRY_SECONDS = 1.0
 """How often a port that could not be bound is tried again."""
@@ -57,6 +57,8 @@ class DataPlane:
         """Where a Gateway's parameters say otherwise."""
         self._told: set[str] = set()
         """Nodes whose proxies spoke since the last turn."""
+        self._chains: dict[str, set[str]] = {}
+        """By node, the filter chains that changed and were not acknowledged when it was last looked."""
         self._served: set[Node] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: dict[str, Problem] = {}
@@ -129,6 +131,7 @@ class DataPlane:
             if node in wanted:
                 sent = {name: body for name, body in changes.items() if not self.guard.holds(node, name)}
                 self.xds.update("/".join(node), sent, complete=True)
+                self._chains.setdefault("/".join(node), set()).update(n for kind, n in sent if kind == FCDS)
                 self._told.add("/".join(node))
         for node in sorted(self._served - wanted):
             self._withdraw(node)
@@ -163,6 +166,7 @@ class DataPlane:
         self.acknowledgements.forget(name)
         self.guard.forget(node)
         self._failures.pop(name, None)
+        self._chains.pop(name, None)
         self._settings_of.pop(node, None)
         self._in_background(self.proxies.remove(name))
 
@@ -192,7 +196,9 @@ class DataPlane:
             return
         for name in nodes.intersection(self.acknowledgements.nodes_with_rejections):
             self.acknowledgements.drop_outdated(name, self.xds.desired(name))
-        for key in [key for key in controller.programmed if key not in controller.graph.ports]:
+        ports = controller.graph.ports
+        gone = [key for key in controller.programmed if (key.port if isinstance(key, ChainPlace) else key) not in ports]
+        for key in gone:
             controller.programmed.remove(key)
             self._ring()
         for key in controller.graph.ports:
@@ -201,7 +207,29 @@ class DataPlane:
                 if controller.programmed.get(key) != state:
                     controller.programmed.set(key, state)
                     self._ring()
+        for name in nodes.intersection(self._chains):
+            self._note_chains(name)
         self._note_rejections()
+
+    def _note_chains(self, name: str) -> None:
+        """Tell of filter chains that the proxies do not have although they have the Listener, until they do."""
+        programmed, waiting = self.controller.programmed, self._chains[name]
+        node = api.ObjectKey(*name.split("/", 1))
+        for chain in sorted(waiting):
+            port, sni = names.place_of_chain(chain)
+            key = ChainPlace(PortKey(node, port, "TCP"), sni)
+            resource = self.controller.resource(node, (FCDS, chain))
+            state = self.acknowledgements.state(name, (FCDS, chain), resource.body) if resource is not None else None
+            if state is None or state.state == "Programmed":
+                waiting.discard(chain)
+                if key in programmed:
+                    programmed.remove(key)
+                    self._ring()
+                continue
+            at = programmed.get(key.port)
+            if at is not None and at.state != "Pending" and programmed.get(key) != state:
+                programmed.set(key, state)
+                self._ring()
 
     def _port_state(self, key: PortKey) -> PortProgrammed:
         if (obstacle := self.guard.obstacle(key)) is not None:

@@ -19,7 +19,7 @@ from propylon.certificates.local_authority import LocalAuthority
 from propylon.explain import Explanation, Request, explain
 from propylon.explain import Settings as ExplainSettings
 from propylon.graph import GatewayAddresses, Settings, Sources, build_graph
-from propylon.graph.model import BackendKey, Endpoint, Finding, PortKey
+from propylon.graph.model import BackendKey, Endpoint, Finding
 from propylon.incremental import Collection, Engine, Source
 from propylon.status import PortProgrammed, build_status
 from propylon.store.files import FileProblem, FileSource, Severity
@@ -81,7 +81,7 @@ class Snapshot:
     @cached_property
     def statuses(self) -> Mapping[api.ObjectRef, Any]:
         """The status of every object; `Programmed` as if every proxy had acknowledged what it was given."""
-        programmed: Source[PortKey, PortProgrammed] = self.engine.source("programmed")
+        programmed: Source[Any, PortProgrammed] = self.engine.source("programmed")
         rejections: Source[api.ObjectRef, tuple[Finding, ...]] = self.engine.source("rejections")
         built = build_status(self.engine, self.sources, self.graph, programmed, rejections)
         for key in self.graph.ports.snapshot():

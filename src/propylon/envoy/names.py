@@ -32,6 +32,12 @@ def listener(port: PortKey) -> str:
     return f"{port.transport.lower()}/{port.port}"
 
 
+def place_of_chain(name: str) -> tuple[int, str]:
+    """Port and SNI of a filter chain's name."""
+    _, port, sni = name.split("/", 2)
+    return int(port), "" if sni == "*" else sni
+
+
 def route_configuration(table: RouteTableKey) -> str:
     """RouteConfiguration: `http/80`, or `https/443/Gateway/ns/name/section` for an HTTPS listener's own."""
     return f"https/{table.port}/{table.listener}" if table.listener else f"http/{table.port}"

@@ -8,12 +8,13 @@ from propylon.status.build import StatusCollections, build_status
 from propylon.status.conditions import Status
 from propylon.status.features import CLUSTER_FEATURES, EXPERIMENTAL_FEATURES, SUPPORTED_FEATURES
 from propylon.status.merge import merge_status
-from propylon.status.programmed import PortProgrammed
+from propylon.status.programmed import ChainPlace, PortProgrammed
 
 __all__ = [
     "CLUSTER_FEATURES",
     "EXPERIMENTAL_FEATURES",
     "SUPPORTED_FEATURES",
+    "ChainPlace",
     "PortProgrammed",
     "Status",
     "StatusCollections",

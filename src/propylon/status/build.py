@@ -17,7 +17,7 @@ from propylon.status.gateways import (
     gateway_status,
     listener_set_status,
 )
-from propylon.status.programmed import PortProgrammed
+from propylon.status.programmed import ChainPlace, PortProgrammed
 from propylon.status.routes import policy_status, route_status, x_backend_status
 
 
@@ -32,7 +32,7 @@ def build_status(
     engine: Engine,
     sources: Sources,
     graph: Graph,
-    programmed: Source[PortKey, PortProgrammed],
+    programmed: Source[PortKey | ChainPlace, PortProgrammed],
     rejections: Rejections,
 ) -> StatusCollections:
     """Derive the status of every object from the Graph and from what the proxies acknowledged or refused."""

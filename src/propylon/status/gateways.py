@@ -9,14 +9,15 @@ from propylon import api
 from propylon.graph import Graph, Sources
 from propylon.graph.assignment import describe_request
 from propylon.graph.gateways import Parent
-from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, PortKey, Route
+from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, Route
 from propylon.incremental import Collection, Engine, Index, Look, Source
 from propylon.status.conditions import REJECTED, Document, Judgement, Status, joined, judge
 from propylon.status.features import SUPPORTED_FEATURES
 from propylon.status.programmed import (
-    PortProgrammed,
+    Programmed,
     gateway_obstacle,
     listener_programmed,
+    place_judgement,
     port_judgement,
     port_key,
     worst,
@@ -30,7 +31,7 @@ class Inputs(NamedTuple):
 
     sources: Sources
     graph: Graph
-    programmed: Collection[PortKey, PortProgrammed]
+    programmed: Programmed
     rejections: Rejections
     attached: Index[ListenerKey, api.ObjectRef, Route]
 
@@ -224,8 +225,8 @@ def _listener_set_judgements(
         accepted = Judgement("True", "ListenersNotValid", f"listeners that cannot be served: {names}")
     if obstacle.judgement is not None:
         return accepted, Judgement("False", "ParentNotProgrammed", obstacle.judgement.message)
-    ports = sorted({port_key(listener) for listener in listeners if listener.servable})
-    return accepted, worst(port_judgement(look, inputs.programmed, port) for port in ports)
+    judgements = [place_judgement(look, inputs.programmed, listener) for listener in listeners if listener.servable]
+    return accepted, worst(dict.fromkeys(judgements))
 
 
 def rejected(findings: tuple[Finding, ...], generation: int) -> list[Document]:

@@ -1,7 +1,7 @@
 """Programmed: what running proxies acknowledged, port by port."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -17,12 +17,35 @@ class PortProgrammed(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+class ChainPlace(NamedTuple):
+    """A listener that changes without its port: the port and the listener's hostname ("" for every one)."""
+
+    port: PortKey
+    hostname: str
+
+
+Programmed = Collection[PortKey | ChainPlace, PortProgrammed]
+"""Where proxies stand with every port, and with listeners with which they do not stand as with their port."""
+
+
 def port_key(listener: Listener) -> PortKey:
     """Return the port a listener is served on."""
     return PortKey(listener.key.gateway, listener.port, "UDP" if listener.protocol == "UDP" else "TCP")
 
 
-def port_judgement(look: Look, programmed: Collection[PortKey, PortProgrammed], key: PortKey) -> Judgement:
+def place_judgement(look: Look, programmed: Programmed, listener: Listener) -> Judgement:
+    """Judge what a listener is served by: its own filter chain if there is anything to be said of it, or its port."""
+    key = port_key(listener)
+    chain = look.get(programmed, ChainPlace(key, listener.hostname))
+    port = port_judgement(look, programmed, key)
+    if chain is None or port.status != "True":
+        return port
+    status: Literal["Unknown", "False"] = "Unknown" if chain.state == "Pending" else "False"
+    reason = "Pending" if chain.state == "Pending" else "Invalid"
+    return Judgement(status, reason, f"listener {listener.key.section}: {chain.message}")
+
+
+def port_judgement(look: Look, programmed: Programmed, key: PortKey) -> Judgement:
     """Judge a port that ought to be served."""
     port = look.get(programmed, key)
     if port is None or port.state == "Pending":
@@ -44,7 +67,7 @@ def worst(judgements: Iterable[Judgement]) -> Judgement:
 
 
 def listener_programmed(
-    look: Look, programmed: Collection[PortKey, PortProgrammed], listener: Listener, obstacle: Judgement | None
+    look: Look, programmed: Programmed, listener: Listener, obstacle: Judgement | None
 ) -> Judgement:
     """Judge one listener; `obstacle` is what keeps its whole Gateway from being served."""
     conflict = next((f for f in listener.findings if f.condition == "Conflicted"), None)
@@ -56,7 +79,7 @@ def listener_programmed(
         return Judgement("False", "Invalid", "; ".join(causes) or "it cannot be served")
     if obstacle is not None:
         return obstacle
-    return port_judgement(look, programmed, port_key(listener))
+    return place_judgement(look, programmed, listener)
 
 
 def gateway_obstacle(findings: Iterable[Finding], bound: bool) -> Judgement | None:

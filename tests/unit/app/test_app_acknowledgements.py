@@ -1,6 +1,6 @@
 from propylon import api
 from propylon.app.acknowledgements import Acknowledgements, merge_findings, rejection_findings
-from propylon.xds import LDS, RDS, Acknowledged, Rejected, version_of
+from propylon.xds import FCDS, LDS, RDS, Acknowledged, Rejected, version_of
 
 NODE = "default/web"
 BODY = b"listener"
@@ -45,3 +45,17 @@ def test_refusals_are_told_to_the_objects_behind_them() -> None:
     found = rejection_findings({(RDS, "http/80"): ("v", "bad regex")}, {(RDS, "http/80"): (ref,)})
     assert "bad regex" in found[ref][0].message
     assert merge_findings([found, found]) == found
+
+
+def test_filter_chains_stand_for_themselves() -> None:
+    known = Acknowledgements()
+    one, two = (FCDS, "tcp/443/one.test"), (FCDS, "tcp/443/two.test")
+    known.accept(Acknowledged(NODE, 1, {(LDS, "tcp/80"): VERSION, one: version_of(b"1")}, False))
+    assert known.state(NODE, one, b"1").state == "Pending"
+    known.accept(Rejected(NODE, 1, two, version_of(b"2"), "no such filter", True))
+    assert known.state(NODE, one, b"1").state == "Programmed"
+    assert known.state(NODE, one, b"another").state == "Pending"
+    assert known.state(NODE, two, b"2").message == "no such filter"
+    assert known.port_state(NODE, "tcp/80", BODY).state == "Programmed"
+    known.accept(Acknowledged(NODE, 1, {one: None}, True))
+    assert known.state(NODE, one, b"1").state == "Pending"

@@ -8,7 +8,7 @@ from graph_world import World
 from propylon import api
 from propylon.graph import GatewayAddresses, Settings
 from propylon.graph.model import Finding, PortKey
-from propylon.status import SUPPORTED_FEATURES, PortProgrammed
+from propylon.status import SUPPORTED_FEATURES, ChainPlace, PortProgrammed
 
 GATEWAY = api.ObjectKey("n", "g")
 MANIFESTS = """
@@ -133,3 +133,38 @@ def test_a_class_of_another_controller_is_left_alone() -> None:
 def test_features_are_as_the_api_wants_them() -> None:
     assert list(SUPPORTED_FEATURES) == sorted(set(SUPPORTED_FEATURES))
     assert 0 < len(SUPPORTED_FEATURES) <= 64
+
+
+def test_a_listener_whose_chain_is_refused_is_not_programmed_and_its_neighbours_are() -> None:
+    found = world()
+    found.set(
+        yaml.safe_load("""
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: g, namespace: n, generation: 5}
+spec:
+  gatewayClassName: edge
+  listeners:
+    - {name: one, port: 443, protocol: TLS, hostname: one.test, tls: {mode: Passthrough}}
+    - {name: two, port: 443, protocol: TLS, hostname: two.test, tls: {mode: Passthrough}}
+""")
+    )
+    address = api.GatewayStatusAddress("10.0.0.1", type="IPAddress")
+    found.sources.addresses.set(GATEWAY, GatewayAddresses((address,), ("10.0.0.1",)))
+    port = PortKey(GATEWAY, 443, "TCP")
+    found.programmed.set(port, PortProgrammed("Programmed"))
+    found.programmed.set(ChainPlace(port, "two.test"), PortProgrammed("Rejected", "no such filter"))
+    found.commit()
+
+    def listeners() -> dict[str, tuple[str, str]]:
+        judged = {name: found.condition("Gateway", "n/g", "Programmed", listener=name) for name in ("one", "two")}
+        return {name: (status, message) for name, (status, _, message) in judged.items()}
+
+    assert listeners()["one"][0] == "True"
+    assert listeners()["two"] == ("False", "listener two: no such filter")
+    found.programmed.set(ChainPlace(port, "two.test"), PortProgrammed("Pending", "not yet"))
+    found.commit()
+    assert listeners()["two"] == ("Unknown", "listener two: not yet")
+    found.programmed.remove(ChainPlace(port, "two.test"))
+    found.commit()
+    assert {status for status, _ in listeners().values()} == {"True"}
