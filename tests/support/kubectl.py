@@ -11,6 +11,8 @@ import pytest
 from propylon.server.service import ApiServer
 from propylon.store import LocalStore
 
+KUBECTL = str(Path(sys.executable).parent / "kubectl")
+
 
 class Kubectl:
     """Real kubectl against a server of the test's own."""

@@ -27,6 +27,7 @@ from propylon.store.database import Database
 from propylon.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
 from propylon.store.kindinfo import has_status, list_keys
 from propylon.store.merge import merge
+from propylon.store.overrides import override_notice
 from propylon.store.protocol import (
     Applied,
     AppliedDocument,
@@ -268,11 +269,16 @@ class LocalStore:
             self._database.put_applied(ref, manager, source, raw)
             return Applied(ref, Outcome.CREATED, _version(created), notices)
         before = self._database.applied(ref, manager)
-        merged = merge({} if before is None else _decode(before[1]), wanted, stored, list_keys(ref.group, ref.kind))
+        previous = {} if before is None else _decode(before[1])
+        keys = list_keys(ref.group, ref.kind)
+        merged = merge(previous, wanted, stored, keys)
         updated = self._update(stored, complete(merged))
         if before != (source, raw):
             self._database.put_applied(ref, manager, source, raw)
-        return Applied(ref, Outcome.UNCHANGED if updated is stored else Outcome.CHANGED, _version(updated))
+        if updated is stored:
+            return Applied(ref, Outcome.UNCHANGED, _version(updated))
+        said = override_notice(complete(previous) if previous else {}, complete(wanted), stored, keys)
+        return Applied(ref, Outcome.CHANGED, _version(updated), (said,) if said else ())
 
     def _create(self, wanted: Document) -> Document:
         ref = ref_of_document(wanted)

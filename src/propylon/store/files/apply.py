@@ -224,6 +224,8 @@ class FilesController:
                 place = (item.origin.file, item.origin.line, 1)
                 message = "; ".join(result.notices)
                 self._notices[item.ref] = FileProblem(*place, Severity.NOTICE, message, object=str(item.ref))
+            elif result.outcome is Outcome.CHANGED:
+                self._notices.pop(item.ref, None)
             if result.outcome is not Outcome.UNCHANGED:
                 changes.append(FileChange(Action(result.outcome.value), item.ref, str(item.origin)))
         return settled
