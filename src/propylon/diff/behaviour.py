@@ -61,7 +61,10 @@ class Comparison:
                 self._compare(place, names)
             if "https" in spoken and self._listeners_differ(Place(key, "https", "*", "")):
                 self._cross(Place(key, "https", "*", ""), names)
-        changes = [_change(seen) for seen in self._groups.values()]
+        together: dict[tuple[object, ...], list[list[Seen]]] = {}
+        for group in self._groups.values():
+            together.setdefault(_effect(group), []).append(group)
+        changes = [_change(groups) for groups in together.values()]
         return sorted(changes, key=lambda c: (-c.hosts_total, c.gateway, c.port, c.summary))
 
     def places(self) -> frozenset[Place]:
@@ -221,8 +224,22 @@ def aspects_of(before: Answer, after: Answer) -> tuple[Aspect, ...]:
     return tuple(Aspect(name, one.get(name, ""), other.get(name, "")) for name in names)
 
 
-def _change(group: list[Seen]) -> Change:
-    seen = min(group, key=lambda each: _plainness(each.question.request))
+def _plainest(group: list[Seen]) -> Seen:
+    return min(group, key=lambda each: _plainness(each.question.request))
+
+
+def _effect(group: list[Seen]) -> tuple[object, ...]:
+    """What rules have in common that change in one way: a Service that is gone is one cause, not one for each rule."""
+    seen = _plainest(group)
+    winners = (seen.before.winner, seen.after.winner)
+    rules = [winner and winner[:2] for winner in winners]
+    same = rules[0] == rules[1] and rules[0] is not None
+    return (seen.place.port, aspects_of(seen.before, seen.after), *(() if same else rules))
+
+
+def _change(groups: list[list[Seen]]) -> Change:
+    every = [seen for group in groups for seen in group]
+    seen = _plainest(every)
     aspects = aspects_of(seen.before, seen.after)
     request = seen.question.request
     example = Example(
@@ -235,16 +252,19 @@ def _change(group: list[Seen]) -> Change:
         headers=request.headers,
         sni=request.sni,
     )
+    hosts = sorted({each.place.name for each in every} - {""})
+    alike = sorted({_rule(each.after.winner) for each in every}) if len(groups) > 1 else []
     return Change(
-        summary=_summary(seen.before, seen.after, aspects),
+        summary=_summary(seen.before, seen.after, aspects) + (f"; {len(alike) - 1} more rules alike" if alike else ""),
         before=_rule(seen.before.winner),
         after=_rule(seen.after.winner),
         gateway=str(seen.place.port.gateway),
         port=seen.place.port.port,
         aspects=aspects,
         example=example,
-        hosts=tuple(sorted({each.place.name for each in group} - {""})[:_SHOWN_HOSTS]),
-        hosts_total=len({(each.place.name, each.place.scheme) for each in group}),
+        hosts=tuple(hosts[:_SHOWN_HOSTS]),
+        hosts_total=len({(each.place.name, each.place.scheme) for each in every}),
+        alike=tuple(rule for rule in alike if rule != _rule(seen.after.winner)),
     )
 
 

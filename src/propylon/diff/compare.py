@@ -52,7 +52,7 @@ def compare(before: World, after: World, *, limit: int = REQUESTS) -> Difference
 
 def _with_causes(change: Change, changed: Mapping[str, str]) -> Change:
     """The changed objects that speak in a change; else those that are no routes, since routes affect only their own."""
-    own = [rule.partition(" rule ")[0] for rule in (change.before, change.after) if rule]
+    own = [rule.partition(" rule ")[0] for rule in (change.before, change.after, *change.alike) if rule]
     named = [name for name in dict.fromkeys(own) if name in changed]
     if not named:
         text = " ".join(f"{aspect.before} {aspect.after}" for aspect in change.aspects)

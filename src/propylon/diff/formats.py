@@ -10,6 +10,7 @@ from propylon.diff.model import Aspect, Change, ConditionChange, Difference, Obj
 Paint = Callable[[str, str], str]
 """A text and the name of a colour: the text as a terminal shows it so."""
 _MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
+_ALIKE = 3
 _SHOWN = 50
 """Changes that Markdown shows at most: comments of pull requests are bounded."""
 
@@ -60,7 +61,7 @@ def text(difference: Difference, paint: Paint) -> str:
     for number, change in enumerate(difference.changes, 1):
         parts.append("\n".join(_change_lines(number, change, paint)))
     if difference.conditions:
-        lines = [paint("status:", "cyan"), *(f"  {_condition_line(each)}" for each in difference.conditions)]
+        lines = [paint("status:", "cyan"), *(f"  {_condition_line(each)}" for each in _grouped(difference.conditions))]
         parts.append("\n".join(lines))
     if difference.objects:
         lines = [paint("objects:", "cyan"), *(f"  {_object_line(each, paint)}" for each in difference.objects)]
@@ -73,6 +74,9 @@ def text(difference: Difference, paint: Paint) -> str:
 def _change_lines(number: int, change: Change, paint: Paint) -> list[str]:
     lines = [f"{paint(f'{number}. {change.summary}', 'cyan')}"]
     lines.append(f"   where:  Gateway {change.gateway} port {change.port}{_hosts(change)}")
+    if change.alike:
+        more = f" and {len(change.alike) - _ALIKE} more" if len(change.alike) > _ALIKE else ""
+        lines.append(f"   alike:  {', '.join(change.alike[:_ALIKE])}{more}")
     if change.causes:
         lines.append(f"   since:  {', '.join(change.causes)}")
     for aspect in change.aspects:
@@ -97,10 +101,25 @@ def _aspect_lines(aspect: Aspect, paint: Paint) -> list[str]:
     ]
 
 
-def _condition_line(each: ConditionChange) -> str:
-    where = f" {each.of}" if each.of else ""
+def _grouped(conditions: Sequence[ConditionChange]) -> list[list[ConditionChange]]:
+    """Those that change alike, each object with its own."""
+    found: dict[tuple[str, ...], list[ConditionChange]] = {}
+    for each in conditions:
+        kind = each.object.partition(" ")[0]
+        found.setdefault((kind, each.type, each.before, each.after, each.message), []).append(each)
+    return list(found.values())
+
+
+def _subjects(group: Sequence[ConditionChange]) -> str:
+    named = [f"{each.object} {each.of}".strip() for each in group[:_ALIKE]]
+    more = f" and {len(group) - _ALIKE} more" if len(group) > _ALIKE else ""
+    return ", ".join(named) + more
+
+
+def _condition_line(group: Sequence[ConditionChange]) -> str:
+    each = group[0]
     message = f": {each.message}" if each.message and each.after else ""
-    return f"{each.object}{where} {each.type}: {each.before or 'none'} -> {each.after or 'none'}{message}"
+    return f"{_subjects(group)} {each.type}: {each.before or 'none'} -> {each.after or 'none'}{message}"
 
 
 def _object_line(each: ObjectChange, paint: Paint) -> str:
@@ -122,10 +141,10 @@ def markdown(difference: Difference) -> str:
         lines += ["", f"... and {len(difference.changes) - _SHOWN} more changes of behaviour."]
     if difference.conditions:
         lines += ["", "#### Status", "", "| object | condition | before | after |", "|---|---|---|---|"]
-        for each in difference.conditions[:_SHOWN]:
-            where = f"{each.of} {each.type}".strip()
+        for group in _grouped(difference.conditions)[:_SHOWN]:
+            each = group[0]
             after = f"{each.after}: {each.message}" if each.after and each.message else each.after
-            lines.append(_row(f"`{each.object}`", where, each.before or "none", after or "none"))
+            lines.append(_row(f"`{_subjects(group)}`", each.type, each.before or "none", after or "none"))
     if difference.objects:
         shown = difference.objects[:_SHOWN]
         lines += ["", f"<details><summary>{_count(len(difference.objects), 'object', 'objects')}</summary>", ""]

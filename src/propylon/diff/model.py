@@ -43,6 +43,8 @@ class Change(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...]
     """The first of those for which it was seen."""
     hosts_total: int
+    alike: tuple[str, ...] = ()
+    """Other rules that change in just this way."""
     causes: tuple[str, ...] = ()
     """Changed objects that it comes from, as far as can be told."""
 

@@ -140,6 +140,23 @@ def test_what_does_not_resolve_any_more_changes_answers_and_conditions(differ):
     )
 
 
+def test_one_cause_is_told_once_however_many_rules_it_concerns(differ):
+    second = BASE[BASE.index("---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute") :]
+    routes = "".join(
+        second.replace("name: r,", f"name: r{n},").replace("a.test", f"h{n}.test") + CART for n in range(5)
+    )
+    service = BASE.index("---\napiVersion: v1\nkind: Service\nmetadata: {name: cart")
+    gone = BASE[:service] + BASE[BASE.index("---", service + 3) :]
+    (change,) = changes(differ, CART + routes, CART + routes, after_base=gone)
+    assert (change["hosts_total"], len(change["alike"])) == (6, 5)
+    assert change["causes"] == ["Service shop/cart (removed)"]
+    _, output = differ(CART + routes, CART + routes, after_base=gone)
+    assert (
+        "HTTPRoute shop/r parents[edge], HTTPRoute shop/r0 parents[edge], HTTPRoute shop/r1 parents[edge] and 3"
+        in output
+    )
+
+
 def test_a_listener_that_goes_is_told_once(differ):
     gone = BASE.replace("port: 80, protocol: HTTP}]", "port: 81, protocol: HTTP}]")
     found = changes(differ, CART, CART, after_base=gone)
