@@ -1,11 +1,14 @@
 """`propylon test` and real Envoy: both engines agree on what is right, and on what is wrong."""
 
+import base64
+import contextlib
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support.instance import COMMAND, eventually
 
@@ -358,6 +361,35 @@ def test_the_examples_hold_with_envoy_alone() -> None:
     code, report = run(EXAMPLES / "testing", "--engine", "envoy")
     assert code == 0, report
     assert report["coverage"]["percent"] == 100
+
+
+@pytest.mark.parametrize("seed", [22, 29])
+def test_engines_agree_on_random_manifests(seed: int, tmp_path: Path) -> None:
+    """What the oracle of `explain` makes up, asked in the way of route tests: rules and response headers count too."""
+    from propylon.app.offline import load
+    from propylon.explain import ExplainError
+    from propylon.testing.site import Site
+    from support.envoy_certificates import Authority
+    from support.explain_generator import Generator
+    from support.explain_oracle import asked
+
+    pair = Authority().issue("*.test", "*.a.test", "*.x.a.test", "a.test")
+    generator = Generator(seed, [8080, 8443, 9443, 9000])
+    certificate = tuple(base64.b64encode(part).decode() for part in (pair.chain, pair.private_key))
+    manifests = tmp_path / "manifests.yaml"
+    manifests.write_text(yaml.safe_dump_all(generator.manifests(certificate)))
+    site = Site(lambda: load(str(manifests)), "both", 60)
+    count = 0
+    try:
+        for _ in range(60):
+            request = asked(generator.request())
+            with contextlib.suppress(ExplainError):
+                found = site.ask(request)
+                assert not found.disagreements, (request, found.explanation)
+                count += 1
+    finally:
+        site.close()
+    assert count > 30
 
 
 def test_watching(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -19,6 +19,7 @@ from propylon.testing.model import Pairs
 RECORD_HEADER = "x-propylon-test-record"
 MARK = b"propylon-test-record "
 """What an answer to plain bytes begins with; the number and a line break follow."""
+_ATTEMPTS = 50
 _OK = b"\x00\x00\x00\x00\x00"
 """A gRPC message of no bytes: every field has its default, which ext_authz reads as OK."""
 
@@ -44,14 +45,27 @@ class Backends:
     async def ensure(self, key: BackendKey) -> int:
         """The port of the server for a backend, started if need be. Raises OSError."""
         if key not in self._servers:
-            loop = asyncio.get_running_loop()
-            datagrams, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self, key), local_addr=(self._host, 0)
-            )
-            port = datagrams.get_extra_info("sockname")[1]
-            server = await loop.create_server(lambda: _Connection(self, key), self._host, port, backlog=256)
+            server, datagrams, port = await self._bind(key)
             self._servers[key] = server, datagrams, port
         return self._servers[key][2]
+
+    async def _bind(self, key: BackendKey) -> tuple[asyncio.Server, asyncio.DatagramTransport, int]:
+        """A TCP port, and the UDP port of the same number, which another program may have: then another one."""
+        loop = asyncio.get_running_loop()
+        for attempt in range(_ATTEMPTS):
+            server = await loop.create_server(lambda: _Connection(self, key), self._host, 0, backlog=256)
+            port: int = server.sockets[0].getsockname()[1]
+            try:
+                datagrams, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self, key), local_addr=(self._host, port)
+                )
+            except OSError:
+                server.close()
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return server, datagrams, port
+        raise AssertionError("unreachable")
 
     def record(self, record: Record) -> int:
         """Remember what reached a backend; the number of the record."""
@@ -146,7 +160,9 @@ class _Connection(asyncio.Protocol):
             self._transport.write(f"HTTP/1.1 200 OK\r\n{told}content-length: 3\r\n\r\n{content}".encode("latin-1"))
 
     def _record(self, target: str, host: str, headers: list[tuple[str, str]]) -> int:
-        return self._backends.record(Record(self._key, target, host, tuple(headers)))
+        # What is asked for authorization has its answer's headers, our own among them, taken into the request.
+        kept = tuple(pair for pair in headers if pair[0] != RECORD_HEADER)
+        return self._backends.record(Record(self._key, target, host, kept))
 
     def _frames(self, data: bytes) -> None:
         connection = self._http2
@@ -169,8 +185,9 @@ class _Connection(asyncio.Protocol):
         headers = [pair for pair in pairs if not pair[0].startswith(":")]
         number = self._record(pseudo.get(":path", ""), pseudo.get(":authority", ""), headers)
         stream = event.stream_id or 0
-        told = [(":status", "200"), (RECORD_HEADER, str(number)), *backend_headers(headers)]
-        if told[-1][1].startswith("application/grpc"):
+        grpc = backend_headers(headers)
+        told = [(":status", "200"), (RECORD_HEADER, str(number)), *grpc]
+        if grpc:
             connection.send_headers(stream, told)
             connection.send_data(stream, _OK)
             connection.send_headers(stream, [("grpc-status", "0")], end_stream=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from propylon.explain.request import Asked
 from propylon.testing.backends import MARK, RECORD_HEADER
 from propylon.testing.model import Pairs
+from propylon.testing.proxy import ROUTE_HEADER
 
 PATIENCE = 10.0
 """Seconds to wait for an answer."""
@@ -93,6 +94,8 @@ class Client:
         response.read()
         record = response.getheader(RECORD_HEADER)
         headers = tuple((name.lower(), value) for name, value in response.getheaders())
+        if record and response.getheader(ROUTE_HEADER) is None:  # passed on as bytes: a connection stays where it is
+            self._connections.pop(key).close()
         return Told(int(record) if record else None, response.status, headers)
 
     # -- bytes -------------------------------------------------------------------------------------------------------

@@ -13,9 +13,12 @@ from propylon.testing.model import Answer, Pairs, Way
 
 
 def backend_headers(request_headers: Iterable[tuple[str, str]]) -> Pairs:
-    """Headers that the backends of tests answer with: gRPC is answered as what it came as."""
+    """Headers that the backends of tests answer with: gRPC as what it came as, else none.
+
+    None, for where a backend is asked for authorization, Envoy takes its headers into the request.
+    """
     content_type = dict(request_headers).get("content-type", "")
-    return (("content-type", content_type if content_type.startswith("application/grpc") else "text/plain"),)
+    return (("content-type", content_type),) if content_type.startswith("application/grpc") else ()
 
 
 def graph_answer(graph: Graph, request: Request, settings: Settings) -> tuple[Answer, Explanation]:
