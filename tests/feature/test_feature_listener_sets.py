@@ -131,4 +131,6 @@ def test_another_envoy_takes_over_with_every_chain(world: tuple[Instance, Path])
         for number in (0, 6, COUNT + 2):
             serves(instance, number, place)
         eventually(lambda: load.result.answered > ENOUGH, "enough requests", 60)
-    assert load.result.failures == []
+    # A new connection may be reset while the sockets change hands (see docs/design/012); none that was there is.
+    assert [failure for failure in load.result.failures if "(new)" not in failure] == []
+    assert len(load.result.failures) <= 1
