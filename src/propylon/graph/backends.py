@@ -67,8 +67,9 @@ def overridden(look: Look, sources: Sources, key: BackendKey) -> bool:
 
 def override_keys(key: BackendKey) -> tuple[BackendKey, ...]:
     """Return the keys under which endpoints may be given for a backend, the first that is there counts."""
-    plain = key._replace(kind=key.kind.partition("/")[0])
-    return (key, plain, plain._replace(port=0))
+    kind = key.kind.partition("/")[0]
+    plain = key if kind == key.kind else BackendKey(kind, key.namespace, key.name, key.port)
+    return (key, plain, BackendKey(kind, key.namespace, key.name, 0))
 
 
 def build_backends(

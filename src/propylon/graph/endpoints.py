@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from propylon import api
 from propylon.graph.backends import Backends, override_keys, service_port
@@ -82,6 +83,7 @@ def _draining(conditions: api.EndpointConditions) -> bool | None:
     return True if serving and conditions.terminating else None
 
 
+@lru_cache(maxsize=100_000)
 def _canonical(address: str) -> str | None:
     try:
         return str(ipaddress.ip_address(address))
