@@ -63,6 +63,10 @@ def run(*arguments: str) -> tuple[int, Any, str]:
     return done.returncode, json.loads(done.stdout or "null"), done.stderr
 
 
+def cluster_of(kubeconfig: Path) -> tuple[str, ...]:
+    return "--kubeconfig", str(kubeconfig)
+
+
 def test_a_cluster_is_explained_and_compared(tmp_path: Path) -> None:
     port, backend = free_port(), free_port()
     manifests = tmp_path / "manifests"
@@ -100,8 +104,11 @@ def test_a_cluster_is_explained_and_compared(tmp_path: Path) -> None:
         assert context in message  # what there is
         assert explain("/cart", "--manifests", str(manifests))[0] == 2
 
+        code, found, _ = run("check", *cluster_of(kubeconfig))
+        assert (code, found["findings"]) == (0, [])
+
         # Applying the same changes nothing, whoever is asked; a changed rule does, and objects it leaves out stay.
-        cluster = ("--kubeconfig", str(kubeconfig))
+        cluster = cluster_of(kubeconfig)
         code, found, _ = run("diff", "cluster:", str(manifests), *cluster)
         assert (code, found["changes"], found["conditions"]) == (0, [], [])
         changed = tmp_path / "changed.yaml"

@@ -7,6 +7,7 @@ from propylon import api
 from propylon.app.findings import gateway_findings, route_findings
 from propylon.app.offline import Manifests
 from propylon.app.problems import REMEDIES
+from propylon.app.snapshots import Taken
 from propylon.app.unsupported import without_effect
 from propylon.check.certificates import certificate_doubts, holder_of
 from propylon.check.finding import Finding, Severity, code_of
@@ -26,17 +27,17 @@ _OF_FILES: dict[FileSeverity, Severity] = {
 }
 
 
-def check_manifests(manifests: Manifests, now: datetime) -> list[Finding]:
+def check_manifests(manifests: Manifests | Taken, now: datetime) -> list[Finding]:
     """Everything wrong or doubtful, each once, ordered by place. `now` is aware; certificates are judged by it."""
     found = [*_Check(manifests).all(now)]
     return sorted(dict.fromkeys(found))
 
 
 class _Check:
-    def __init__(self, manifests: Manifests) -> None:
+    def __init__(self, manifests: Manifests | Taken) -> None:
         self.manifests = manifests
         self.graph = manifests.graph
-        self.secrets_to_come = issued_secrets((r, item.document) for r, item in manifests.loaded.objects.items())
+        self.secrets_to_come = issued_secrets(manifests.documents.items())
 
     def all(self, now: datetime) -> Iterator[Finding]:
         yield from self._of_files()
@@ -52,7 +53,7 @@ class _Check:
     def _at(
         self, ref: api.ObjectRef, field: str, severity: Severity, code: str, message: str, remedy: str = ""
     ) -> Finding:
-        file, line, column = self.manifests.source.locate(ref, field)
+        file, line, column = self.manifests.locate(ref, field)
         return Finding(file, line, column, severity, code, _name(ref), field, message, remedy)
 
     def _of_files(self) -> Iterator[Finding]:
@@ -93,10 +94,10 @@ class _Check:
     # -- objects -------------------------------------------------------------------------------------------------------
 
     def _of_objects(self) -> Iterator[Finding]:
-        for ref, item in self.manifests.loaded.objects.items():
-            for doubt in manifest_doubts(ref, item.document):
+        for ref, document in self.manifests.documents.items():
+            for doubt in manifest_doubts(ref, document):
                 yield self._at(ref, doubt.field, "warning", doubt.code, doubt.message, doubt.remedy)
-            for f in without_effect(ref, item.document):
+            for f in without_effect(ref, document):
                 yield self._at(ref, f.field, "notice", code_of(f.reason), f.message)
             if ref.group == api.GATEWAY_GROUP and ref.kind.endswith("Route") and self._serves_nothing(ref):
                 message = "it names no Gateway or ListenerSet whose GatewayClass is there: it serves nothing"
@@ -160,7 +161,7 @@ class _Check:
 
     def _taker(self, by: model.VirtualHostEntry) -> str:
         index = next(i for i, match in enumerate(by.rule.matches) if match is by.match)
-        file, line, _ = self.manifests.source.locate(by.route, f"spec.rules[{by.rule.index}].matches[{index}]")
+        file, line, _ = self.manifests.locate(by.route, f"spec.rules[{by.rule.index}].matches[{index}]")
         where = f" ({file}:{line})" if file else ""
         return f"rule {by.rule.index} of {_name(by.route)}{where} [{match_text(by.match)}]"
 

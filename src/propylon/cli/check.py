@@ -9,7 +9,8 @@ import click
 
 from propylon import __version__
 from propylon.app.configuration import ConfigurationError
-from propylon.app.offline import load
+from propylon.app.offline import Manifests, load
+from propylon.app.snapshots import SnapshotError, Taken, from_cluster
 from propylon.check import check_manifests
 from propylon.check.finding import SEVERITIES, Finding
 from propylon.check.formats import FORMATS, render
@@ -28,7 +29,7 @@ def variables_of(_ctx: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path())
 @click.option("-o", "--output", type=click.Choice(FORMATS), default="text", help="How to print.")
 @click.option(
     "--fail-on",
@@ -43,9 +44,11 @@ def variables_of(_ctx: click.Context, _parameter: click.Parameter, values: tuple
 @click.option(
     "--vars", "variable_files", multiple=True, type=click.Path(exists=True, dir_okay=False), help="NAME=VALUE lines."
 )
+@click.option("--kubeconfig", type=click.Path(), default=None, help="Check what the cluster of this kubeconfig holds.")
+@click.option("--context", default=None, help="Check what the cluster of this context of the kubeconfig holds.")
 @data_dir_unused
 def check(paths: tuple[str, ...], output: str, fail_on: str, **options: Any) -> None:
-    """Everything wrong or doubtful in PATHS (directories, kustomizations, files, - for standard input).
+    """Everything wrong or doubtful in PATHS (directories, kustomizations, files, - for stdin), or in a cluster.
 
     Nothing is started or written. Exit code: 0 if nothing as grave as --fail-on is found, 1 if there is, 2 if the
     command line cannot be honoured.
@@ -53,10 +56,19 @@ def check(paths: tuple[str, ...], output: str, fail_on: str, **options: Any) -> 
     baseline: Path | None = options["baseline"]
     if options["write_baseline"] and baseline is None:
         _usage("--write-baseline needs --baseline FILE")
+    in_cluster = options["kubeconfig"] is not None or options["context"] is not None
+    if bool(paths) == in_cluster:
+        _usage("give PATHS, or a cluster by --kubeconfig and --context")
+    manifests: Manifests | Taken
     try:
-        manifests = load(*paths, variables=options["variables"], variable_files=options["variable_files"])
+        if in_cluster:
+            manifests = from_cluster(options["kubeconfig"], options["context"])
+        else:
+            manifests = load(*paths, variables=options["variables"], variable_files=options["variable_files"])
         findings = check_manifests(manifests, datetime.now(UTC))
-        files = (item.origin.file for item in manifests.loaded.objects.values())
+        files = (
+            [each.origin.file for each in manifests.loaded.objects.values()] if isinstance(manifests, Manifests) else []
+        )
         findings = apply_ignores(findings, files, _read)
         if baseline is not None and options["write_baseline"]:
             baseline.write_text(baseline_text(findings), encoding="utf-8")
@@ -66,7 +78,7 @@ def check(paths: tuple[str, ...], output: str, fail_on: str, **options: Any) -> 
             findings = apply_baseline(findings, baseline.read_text(encoding="utf-8"))
     except BaselineError as error:
         _usage(f"{baseline}: {error}")
-    except (ConfigurationError, OSError) as error:
+    except (ConfigurationError, SnapshotError, OSError) as error:
         _usage(str(error))
     click.echo(render(findings, output, __version__))
     sys.exit(FINDINGS if fails(findings, fail_on) else 0)
