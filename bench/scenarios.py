@@ -114,9 +114,13 @@ def cold_start(sizes: Sequence[int]) -> Iterable[Figure]:
 def memory(sizes: Sequence[int]) -> Iterable[Figure]:
     """P8: resident memory of propylon and of Envoy, with N hostnames; the floor has the same hostnames."""
     for size in sizes:
-        with FloorProcess("rds", size, FLOOR_PORT) as floor:
-            _serving(floor, FLOOR_PORT, size)
-            least = resident_kib(floor.proxy_pid()) / 1024
+        floors = {}
+        for form in ("rds", "scoped"):
+            with FloorProcess(form, size, FLOOR_PORT) as floor:
+                _serving(floor, FLOOR_PORT, size)
+                floors[form] = resident_kib(floor.proxy_pid()) / 1024
+        least = floors["rds"]
+        yield figure("P8", size, "floor: a scope per hostname", [floors["scoped"]], "MiB", floor=least)
         with Subject(_hostnames(size)) as subject:
             subject.ready(GATEWAY, seconds=900)
             proxy = resident_kib(subject.proxy_pid()) / 1024

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from propylon.store.files import FileSource
+from propylon.store.files import FileSource, reader
 from propylon.store.files.apply import plan
 from propylon.store.protocol import AppliedDocument
 
@@ -54,3 +54,25 @@ def test_what_is_patched_equals_what_is_read_anew(tmp_path, seed):
         assert set(partly.prune) == set(wholly.prune)
         before = now
     assert patched > 3
+
+
+def test_places_in_several_files_are_found_once(tmp_path, monkeypatch):
+    composed = []
+
+    class Counted(reader.Positions):
+        def __init__(self, text):
+            composed.append(text)
+            super().__init__(text)
+
+    monkeypatch.setattr(reader, "Positions", Counted)
+    for name in NAMES:
+        (tmp_path / f"{name}.yaml").write_text(config_map(name, 1), encoding="utf-8")
+    source = FileSource([str(tmp_path)])
+    refs = list(source.load().objects)
+    places = [source.locate(ref, "data.value") for ref in refs for _ in range(3)]
+    again = [source.locate(ref, "data.value") for ref in reversed(refs)]
+    assert {line for _, line, _ in places} == {4}
+    assert len(again) == len(composed) == len(NAMES)
+    monkeypatch.setattr(reader, "POSITIONS_BYTES", 10)
+    assert [source.locate(ref, "data.value")[1] for ref in refs] == [4] * len(refs)
+    assert len(source._reader._positions) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,10 @@ _RACY_NANOSECONDS = 100_000_000
 times."""
 
 _UNSURE = (0, 0, 0)
+
+POSITIONS_BYTES = 1 << 20
+"""Finding positions means reading a file once more, into many times its size of memory. Those of a few files are
+kept, so that problems in several files are not each found anew; one file alone may be larger."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -69,7 +74,9 @@ class Reader:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._good: dict[str, ParsedFile] = {}
-        self._positions: tuple[bytes, Positions] | None = None
+        self._positions: dict[str, tuple[bytes, Positions]] = {}
+        """Of the files that were asked about last, up to POSITIONS_BYTES; the loop and the reading thread both ask."""
+        self._positions_lock = threading.Lock()
         self._missing: set[str] = set()
         self.touched: set[str] = set()
 
@@ -153,12 +160,23 @@ class Reader:
         if origin.file == STDIN or (entry is not None and entry.parsed.stale):
             return Position(origin.line, 1)
         try:
-            data = Path(origin.file).read_bytes()
-            if self._positions is None or self._positions[0] != data:
-                self._positions = (data, Positions(_decoded(data)))
+            with self._positions_lock:
+                positions = self._positions_of(origin.file)
         except (OSError, ParseError):
             return Position(origin.line, 1)
-        return self._positions[1].locate(origin.document, origin.inside, field)
+        return positions.locate(origin.document, origin.inside, field)
+
+    def _positions_of(self, path: str) -> Positions:
+        data = Path(path).read_bytes()
+        known = self._positions.pop(path, None)
+        if known is None or known[0] != data:
+            known = (data, Positions(_decoded(data)))
+        size = len(data) + sum(len(other) for other, _ in self._positions.values())
+        while self._positions and size > POSITIONS_BYTES:
+            oldest = next(iter(self._positions))
+            size -= len(self._positions.pop(oldest)[0])
+        self._positions[path] = known
+        return known[1]
 
 
 def _decoded(data: bytes) -> str:
