@@ -318,6 +318,20 @@ def test_a_listener_is_removed_with_its_connections_and_envoy_survives(site):
     assert site.proxy.alive
 
 
+def test_a_listener_moves_between_its_gateway_and_a_set(site):
+    """Its chain goes into the Listener and out again, under the same name; only its own connections notice."""
+    others = Others(site.port, "h0.test", "h1.test", "own0.test", "else.test")
+    for own in (True, False, True):
+        mine = Lasting(site.port, "h5.test")
+        site.listeners["h5.test"] = site.https("h5.test", own=own)
+        assert set(site.apply()) >= {*site.chains("h5.test"), ("Listener", f"tcp/{site.port}")}
+        wait_for(lambda: "h5.test.chosen" in (Lasting(site.port, "h5.test").ask() or ""), "it answers")
+        drained(mine)
+        others.check()
+    others.finish()
+    assert site.proxy.alive
+
+
 @pytest.mark.parametrize("site", [(0, 1)], indirect=True)
 def test_a_gateway_grows_and_shrinks_unnoticed(site):
     """From one listener of its own to a hundred more and back: no connection of the others is closed."""
