@@ -1,12 +1,13 @@
 """`propylon diff`: what two sets of objects do differently."""
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from propylon.app.comparison import CLUSTER, Wanted, compare_snapshots, read
 from propylon.app.configuration import ConfigurationError
+from propylon.app.offline import Manifests
 from propylon.app.snapshots import SnapshotError
 from propylon.cli.check import variables_of
 from propylon.cli.options import data_dir_unused
@@ -44,14 +45,18 @@ def diff(before: str, after: str, output: str, onto: bool | None, limit: int, **
     Exit code: 0 if nobody would see a difference, 1 if somebody would, 2 if the command line cannot be honoured.
     """
     wanted = Wanted(options["kubeconfig"], options["controllers"], options["variables"], options["variable_files"])
+    if before == after == "-":
+        _usage("standard input can be one side only")
     try:
         sides = [read(word, wanted) for word in (before, after)]
     except (SnapshotError, ConfigurationError, OSError) as error:
-        click.echo(f"propylon diff: {error}", err=True)
-        sys.exit(USAGE)
+        _usage(str(error))
     for word, side in zip((before, after), sides, strict=True):
         for problem in side.errors:
             click.echo(f"{word}: {problem}", err=True)
+    for word, side in zip((before, after), sides, strict=True):
+        if isinstance(side, Manifests) and (side.loaded.held_files or not side.loaded.complete):
+            _usage(f"{word} cannot be read as a whole, and what is missing cannot be compared")
     if onto is None:
         onto = before.startswith(CLUSTER) and not after.startswith(CLUSTER)
     found = compare_snapshots(sides[0], sides[1], onto=onto, limit=limit)
@@ -62,3 +67,8 @@ def diff(before: str, after: str, output: str, onto: bool | None, limit: int, **
     else:
         emit(as_document(found), output)
     sys.exit(SAME if found.same else DIFFERENT)
+
+
+def _usage(message: str) -> NoReturn:
+    click.echo(f"propylon diff: {message}", err=True)
+    sys.exit(USAGE)

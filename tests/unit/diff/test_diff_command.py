@@ -206,3 +206,16 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch, wrong):
     done = CliRunner().invoke(main, ["diff", str(tmp_path / "a.yaml"), wrong])
     assert done.exit_code == 2
     assert done.output.startswith("propylon diff: ")
+
+
+def test_what_is_half_readable_is_not_compared(differ, tmp_path):
+    code, output = differ(CART, CART, after_base="a: [1\n---\n" + BASE)
+    assert code == 2
+    assert "cannot be read as a whole" in output
+    assert CliRunner().invoke(main, ["diff", "-", "-"]).exit_code == 2
+    refused = (
+        BASE + CART + "---\n" + BASE[BASE.rindex("apiVersion") :].replace("name: r,", "name: s,") + "  - matches: 5\n"
+    )
+    code, output = differ("", "", base=refused)
+    assert code == 0
+    assert "HTTPRoute shop/s spec.rules[0].matches" in output
