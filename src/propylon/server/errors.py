@@ -44,6 +44,21 @@ class ApiError(Exception):
         return body
 
 
+class UndecodableError(ApiError):
+    """400: an object of Kubernetes' own kinds with values of the wrong type."""
+
+    def __init__(self, resource: Resource, text: str) -> None:
+        what, version = resource.kind, resource.versions[0]
+        super().__init__(400, "BadRequest", f'{what} in version "{version}" cannot be handled as a {what}: {text}')
+        self.text = text
+
+    def of_patch(self) -> ApiError:
+        """422: the same, as the outcome of a patch."""
+        message = f"Invalid value: {self.text}"
+        details = {"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]}
+        return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', details)
+
+
 def success(resource: Resource, name: str, uid: str) -> dict[str, Any]:
     """The Status that answers a finished deletion."""
     return {
@@ -205,8 +220,7 @@ def of_store(error: store_errors.StoreError, resource: Resource, name: str) -> A
         case store_errors.Invalid():
             found = [finding for finding in error.findings if finding.severity == "error"]
             if not resource.custom and "gateway." not in resource.group and (text := _not_decoded(found)):
-                what, version = resource.kind, resource.versions[0]
-                return bad_request(f'{what} in version "{version}" cannot be handled as a {what}: {text}')
+                return UndecodableError(resource, text)
             return invalid(resource, name, [cause_of(finding) for finding in found])
         case store_errors.Gone():
             return expired(f"too old resource version: {error.since} ({error.oldest})")

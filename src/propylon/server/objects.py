@@ -30,7 +30,7 @@ from propylon.server.custom_schema import default_custom, prune_custom, validate
 from propylon.server.fields import leaves
 from propylon.server.list_keys import list_keys_of
 from propylon.server.prune import prune
-from propylon.server.resources import BUILT_IN, CRD_GROUP, Resource, takes_strategic_patches
+from propylon.server.resources import BUILT_IN, CRD_GROUP, EVENTS_GROUP, Resource, takes_strategic_patches
 from propylon.store import LocalStore, NotFound, Propagation, StoreError
 from propylon.store.local import utc_now
 from propylon.store.patches import PatchError, json_patch, merge_patch, strategic_merge_patch
@@ -99,6 +99,8 @@ def present(target: Target, stored: Mapping[str, Any]) -> Document:
     if not target.resource.namespaced:
         metadata.pop("namespace", None)
     shown = {**stored, "apiVersion": target.api_version, "metadata": metadata}
+    if target.resource.group == EVENTS_GROUP:
+        shown = from_core(shown)
     return default_core(target.resource.group, target.resource.kind, shown)
 
 
@@ -182,7 +184,10 @@ class Objects:
         """Change an object, or its status, by one of PATCH_FORMS. Raises ApiError."""
         if form == APPLY_PATCH:
             return self._in_transaction(target, how, lambda: self._apply(target, patch, how))
-        return self._in_transaction(target, how, lambda: self._patch(target, form, patch, how))
+        try:
+            return self._in_transaction(target, how, lambda: self._patch(target, form, patch, how))
+        except errors.UndecodableError as error:
+            raise error.of_patch() from error
 
     def delete(
         self, target: Target, propagation: Propagation, *, uid: str = "", resource_version: str = "", dry_run: bool
@@ -510,7 +515,7 @@ def _absorbed(target: Target, body: Document) -> Document:
     metadata = body["metadata"]
     if not target.resource.namespaced and (kept_in := target.resource.stored_namespace("")):
         body = {**body, "metadata": {**metadata, "namespace": kept_in}}
-    return body
+    return to_core(body) if target.resource.group == EVENTS_GROUP else body
 
 
 def _check_same(target: Target, before: Document, after: Document) -> None:

@@ -165,6 +165,28 @@ def test_delete_preconditions_finalizers_and_collections(tmp_path: Path) -> None
     within(tmp_path, story)
 
 
+def test_values_of_the_wrong_type(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        wrong = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": 1}}
+        refused = await world.json("POST", CONFIG_MAPS, wrong, 400)
+        assert refused["reason"] == "BadRequest"
+        assert "cannot be handled as a ConfigMap" in refused["message"]
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"a": "%"}}
+        await world.json("POST", CONFIG_MAPS.replace("configmaps", "secrets"), secret, 400)
+        await world.json("POST", CONFIG_MAPS, {**wrong, "data": {}}, 201)
+        await world.json("PUT", f"{CONFIG_MAPS}/a", wrong, 400)
+        for form in ("merge-patch+json", "strategic-merge-patch+json"):
+            patched = await world.json(
+                "PATCH", f"{CONFIG_MAPS}/a", b'{"data":{"a":1}}', 422, content_type=f"application/{form}"
+            )
+            assert patched["details"]["causes"][0]["field"] == "patch"
+        of_gateway_api = route("a")
+        of_gateway_api["spec"] = {"hostnames": 3}
+        await world.json("POST", ROUTES, of_gateway_api, 422)
+
+    within(tmp_path, story)
+
+
 def test_who_may(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.json("GET", ROUTES, code=403, user=ANONYMOUS)
