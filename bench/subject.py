@@ -154,7 +154,7 @@ class Subject(Commanded):
             seconds,
             0.05,
         )
-        self.idle()
+        self.idle(seconds)
         return took
 
     def idle(self, seconds: float = 60) -> None:
