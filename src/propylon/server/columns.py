@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from propylon.server.events import to_core
+
 Document = Mapping[str, Any]
 
 
@@ -467,8 +469,13 @@ _EVENT = (
 NAME = Column("Name", _text("metadata", "name"), format="name", description="Name must be unique within a namespace.")
 
 
+def _of_either_form(cell: Callable[[Document], Any]) -> Callable[[Document], Any]:
+    """A cell of an Event of either group."""
+    return lambda document: cell(to_core(document))
+
+
 def columns_of(kind: str) -> tuple[Column, ...]:
     """The columns of a kind, its name among them; a name and an age for kinds of which nothing else is known."""
     if kind == "Event":
-        return _EVENT
+        return tuple(column._replace(cell=_of_either_form(column.cell)) for column in _EVENT)
     return (NAME, *COLUMNS.get(kind, (_AGE,)))

@@ -27,6 +27,7 @@ from propylon.server.custom import (
 )
 from propylon.server.custom_rules import rule_causes
 from propylon.server.custom_schema import default_custom, prune_custom, validate_custom
+from propylon.server.events import from_core, to_core
 from propylon.server.fields import leaves
 from propylon.server.list_keys import list_keys_of
 from propylon.server.prune import prune
@@ -476,6 +477,8 @@ class Objects:
             return self._check_custom(target, body, before), warnings
         if causes := check_core(resource.group, resource.kind, body):
             raise errors.invalid(resource, metadata.get("name") or "", causes)
+        if not takes_strategic_patches(resource):
+            return body, warnings  # the store fills in the defaults of Gateway API's kinds
         return default_core(resource.group, resource.kind, apply_defaults(body)), warnings
 
     @staticmethod

@@ -19,6 +19,7 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 """The same, in the order in which API servers name those of custom kinds; Gateway API's are custom elsewhere."""
 CRD_GROUP = "apiextensions.k8s.io"
+EVENTS_GROUP = "events.k8s.io"
 CRD_KIND = GroupKind(CRD_GROUP, "CustomResourceDefinition")
 
 
@@ -61,6 +62,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     verbs: tuple[str, ...] = ALL_VERBS
     deprecation: str = ""
     description: str = ""
+    stored_group: str | None = None
+    """The group under which objects are stored, where that is another one: one kind in two forms."""
 
     @property
     def qualified(self) -> str:
@@ -70,7 +73,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def group_kind(self) -> GroupKind:
         """The kind as stores know it."""
-        return GroupKind(self.group, self.kind)
+        return GroupKind(self.group if self.stored_group is None else self.stored_group, self.kind)
 
     def api_version(self, version: str) -> str:
         """The apiVersion of objects of that version."""
@@ -78,7 +81,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
 
     def ref(self, namespace: str, name: str) -> ObjectRef:
         """An object of this kind, as the store knows it."""
-        return ObjectRef(self.group, self.kind, self.stored_namespace(namespace), name)
+        return ObjectRef(*self.group_kind, self.stored_namespace(namespace), name)
 
     def stored_namespace(self, namespace: str) -> str:
         """The namespace in the store of an object in `namespace` ("" for a cluster-scoped kind).
@@ -120,6 +123,7 @@ def _kept(
     categories: tuple[str, ...] = (),
     description: str = "",
     deprecation: str = "",
+    stored_group: str | None = None,
 ) -> Resource:
     return Resource(
         group=group,
@@ -135,6 +139,7 @@ def _kept(
         list_kind=f"{kind}List",
         description=description,
         deprecation=deprecation,
+        stored_group=stored_group,
     )
 
 
@@ -164,6 +169,15 @@ KEPT: tuple[Resource, ...] = (
         scale=_WORKLOAD,
         categories=_ALL,
         description="Pods, as of old.",
+    ),
+    _kept(
+        EVENTS_GROUP,
+        "Event",
+        "events",
+        short=("ev",),
+        status=False,
+        stored_group="",
+        description="Something that happened to an object: the Events of the core group under newer field names.",
     ),
     _kept("", "PersistentVolumeClaim", "persistentvolumeclaims", short=("pvc",), description="A claim to storage."),
     _kept("", "PersistentVolume", "persistentvolumes", namespaced=False, short=("pv",), description="Storage."),

@@ -100,6 +100,10 @@ _EVENT_FIELDS = frozenset(
 )
 _FIELDS: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "Event"): _EVENT_FIELDS,
+    ("events.k8s.io", "Event"): frozenset(
+        {field.replace("involvedObject", "regarding") for field in _EVENT_FIELDS if field.startswith("involvedObject.")}
+        | {"reason", "type", "reportingController"}
+    ),
     ("", "Pod"): frozenset({"spec.nodeName", "spec.serviceAccountName", "status.phase", "status.podIP"}),
     ("", "Namespace"): frozenset({"status.phase"}),
     ("", "Node"): frozenset({"spec.unschedulable"}),
