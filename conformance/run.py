@@ -27,6 +27,7 @@ sys.path.insert(0, str(HERE))
 import build  # noqa: E402
 from harness import netns, share  # noqa: E402
 from harness.api import ApiError, Object, has_condition, load_documents, wait_until  # noqa: E402
+from harness.beyond import Beyond  # noqa: E402
 from harness.cluster import API_PORT, Cluster, install_crds  # noqa: E402
 from harness.containers import Program  # noqa: E402
 from harness.embedded import Embedded  # noqa: E402
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add("--contact", default="https://github.com/propylon/propylon/issues")
     add("--ci", action="store_true", help="exit with 0, saying so, where a run is impossible: see README.md")
     add("--verbose", action="store_true", help="print what the harness logs")
+    add("--beyond", action="store_true", help="no suite: what it has features for and does not test (nftables needed)")
     add("--shell", action="store_true", help="no suite: a shell in the namespace, KUBECONFIG set")
     add("--self-test", action="store_true", help="no suite, no controller: shows that the harness works")
     add(LIFELINE, type=int, help=argparse.SUPPRESS)
@@ -99,7 +101,7 @@ def main() -> int:
         parser().error("--mode embedded needs a --controller-command: it is the control plane")
     try:
         netns.require_namespaces()
-        if options.mode == "kubernetes":
+        if options.mode == "kubernetes" or options.beyond:
             ServiceProxy.require()
         artifacts = build.build()
     except (netns.NamespacesUnavailableError, build.BuildError) as error:
@@ -231,7 +233,7 @@ class Run:
         say(f"{len(names)} CRDs of the {options.channel} channel served")
         self.kubelet = Kubelet(cluster.api, self.directory, self._logs, self._programs)
         await self.kubelet.start(cluster.authority)
-        if options.mode == "kubernetes":
+        if options.mode == "kubernetes" or options.beyond:
             self.services = ServiceProxy(cluster.api)
             self.services.start()
         if options.mode == "embedded":
@@ -247,6 +249,9 @@ class Run:
         if options.mode != "embedded":
             await self._start_controller()
         await self._class_accepted()
+        if options.beyond:
+            await Beyond(cluster.api, options.gateway_class, say, self.check).run()
+            return 0
         return await (self._shell() if options.shell else self._suite())
 
     async def _start_control_plane(self) -> None:
