@@ -24,6 +24,7 @@ CODES: dict[str, str] = {
     "version_deprecated": "an apiVersion that newer Gateway API releases will drop",
     "field_deprecated": "a field or annotation that is still read, and that has become another one",
     "certificate_of_issuer": "a Secret that is in no manifest, and that cert-manager makes",
+    "role_of_wrong_group": "a role names resources of the Gateway API in an API group that has none of them",
     "annotation_misplaced": "an annotation on a Gateway that is meant for what the Gateway makes: spec.infrastructure",
     "ignore_without_reason": "an ignore comment without a reason",
     "ignore_unused": "an ignore comment where nothing is found",

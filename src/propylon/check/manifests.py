@@ -41,6 +41,8 @@ def manifest_doubts(ref: api.ObjectRef, document: Mapping[str, Any]) -> Iterator
     yield from _version(ref, str(document.get("apiVersion", "")))
     yield from _old_annotations(document)
     yield from _old_fields(ref, document.get("spec"))
+    if ref.group == "rbac.authorization.k8s.io" and ref.kind in {"Role", "ClusterRole"}:
+        yield from _wrong_groups(document.get("rules"))
     if ref.kind == "Gateway" and ref.group == api.GATEWAY_GROUP:
         for name in sorted((document.get("metadata") or {}).get("annotations") or {}):
             if name.startswith(_FOR_WHAT_IS_MADE):
@@ -94,6 +96,25 @@ def _old_annotations(document: Mapping[str, Any]) -> Iterator[Doubt]:
                         f"annotation {name} is now called {now}",
                         f"write {now}",
                     )
+
+
+def _wrong_groups(rules: Any) -> Iterator[Doubt]:
+    """Resources of the Gateway API that a role names in another API group: it grants nothing on them."""
+    groups = {info.plural: info.group for info in api.KINDS if info.group == api.GATEWAY_GROUP}
+    for index, rule in enumerate(_mappings(rules)):
+        named, resources = rule.get("apiGroups"), rule.get("resources")
+        if not (isinstance(named, list) and isinstance(resources, list)) or "*" in named:
+            continue
+        for number, resource in enumerate(resources):
+            group = groups.get(str(resource).partition("/")[0])
+            if group is not None and group not in named:
+                written = ", ".join(repr(str(each)) for each in named) or "none"
+                yield Doubt(
+                    "role_of_wrong_group",
+                    f"rules[{index}].resources[{number}]",
+                    f"there are no {resource} in the API groups of the rule ({written}): it grants nothing on them",
+                    f"add {group} to apiGroups",
+                )
 
 
 def _old_fields(ref: api.ObjectRef, spec: Any) -> Iterator[Doubt]:

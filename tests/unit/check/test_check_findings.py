@@ -326,3 +326,18 @@ def test_old_fields_and_annotations_are_told_with_the_rewrite(tmp_path, field):
     (old,) = [f for f in check_manifests(propylon.load(tmp_path), NOW) if f.code == "field_deprecated"]
     assert (old.field, old.severity, old.remedy.split()[0] in {"write", "move"}) == (field, "warning", True)
     assert old.line > 1
+
+
+def test_roles_that_name_the_wrong_group(tmp_path):
+    role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: r, namespace: shop}\nrules:\n"
+    right = "- {apiGroups: [gateway.networking.k8s.io], resources: [gateways], verbs: [get]}\n"
+    wild = "- {apiGroups: ['*'], resources: [gateways], verbs: [get]}\n"
+    wild += "- {apiGroups: [''], resources: [pods], verbs: [get]}\n"
+    (tmp_path / "m.yaml").write_text(f"{role}{right}{wild}")
+    assert check_manifests(propylon.load(tmp_path), NOW) == []
+    (tmp_path / "m.yaml").write_text(
+        f"{role}{right}- {{apiGroups: [''], resources: [pods, httproutes], verbs: [get]}}\n"
+    )
+    (found,) = check_manifests(propylon.load(tmp_path), NOW)
+    assert (found.code, found.field) == ("role_of_wrong_group", "rules[1].resources[1]")
+    assert found.remedy == "add gateway.networking.k8s.io to apiGroups"
