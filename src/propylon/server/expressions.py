@@ -53,7 +53,7 @@ class Expression:
             found = program.eval(data={"self": value, "oldSelf": old, _PREVIOUS: old})
         except Exception as error:  # noqa: BLE001 - the library raises what it likes, RuntimeError for its budget
             return Result(None, _told(error))
-        if found.type().name() == "*error*":
+        if found.type() == _error_type():
             return Result(None, _told(found.value()))
         return Result(found.plain_value())
 
@@ -72,6 +72,8 @@ def compiled(text: str, *, optional_old: bool = False) -> Expression:
 def _program(text: str) -> Any:
     try:
         return _environment().compile(text)
+    except ImportError as error:
+        raise ExpressionError(f"the CEL library cannot be loaded: {error}", malformed=False) from error
     except RuntimeError as error:
         said = _told(error)
         raise ExpressionError(said, malformed="undeclared reference" not in said) from error
@@ -92,6 +94,13 @@ def escaped(name: str) -> str:
     for mark, word in ((".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")):
         escaped_name = escaped_name.replace(mark, word)
     return escaped_name
+
+
+@cache
+def _error_type() -> Any:
+    from cel_expr_python import cel  # noqa: PLC0415
+
+    return cel.Type.ERROR
 
 
 @cache
