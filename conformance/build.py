@@ -171,10 +171,14 @@ class Go:
             raise BuildError(f"building {program.name} failed (exit code {done.returncode}); the lines above say why")
 
 
-def build(cache: Path | None = None, *, go: Go | None = None) -> Artifacts:
-    """Everything, from the cache where it is there. Two builds at once wait for each other.
+CONTROL_PLANE = frozenset({"etcd", "kube-controller-manager", "kube-apiserver"})
+"""What a run against an API server that is brought along needs not."""
 
-    Raises BuildError.
+
+def build(cache: Path | None = None, *, go: Go | None = None, leave_out: frozenset[str] = frozenset()) -> Artifacts:
+    """Everything, from the cache where it is there; programs that are left out may be absent from their paths.
+
+    Two builds at once wait for each other. Raises BuildError.
     """
     versions = read_versions()
     if broken := pins_broken(versions):
@@ -183,7 +187,10 @@ def build(cache: Path | None = None, *, go: Go | None = None) -> Artifacts:
     cache.mkdir(parents=True, exist_ok=True)
     go = go or Go(versions["GO_VERSION"])
     with _locked(cache / "lock"):
-        paths = {program.name: _built(go, program, cache) for program in programs(versions)}
+        paths = {
+            program.name: _target(go, program, cache) if program.name in leave_out else _built(go, program, cache)
+            for program in programs(versions)
+        }
         files = _copied_manifests(go, versions, cache)
     return Artifacts(
         etcd=paths["etcd"],
@@ -218,8 +225,12 @@ def modules_unavailable(go_command: str | None = None) -> str:
         return "" if done.returncode == 0 else done.stderr.strip()
 
 
+def _target(go: Go, program: Program, cache: Path) -> Path:
+    return cache / "bin" / f"{program.name}-{_fingerprint(go, program)}"
+
+
 def _built(go: Go, program: Program, cache: Path) -> Path:
-    target = cache / "bin" / f"{program.name}-{_fingerprint(go, program)}"
+    target = _target(go, program, cache)
     if target.exists():
         return target
     target.parent.mkdir(exist_ok=True)

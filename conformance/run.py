@@ -103,7 +103,7 @@ def main() -> int:
         netns.require_namespaces()
         if options.mode == "kubernetes" or options.beyond:
             ServiceProxy.require()
-        artifacts = build.build()
+        artifacts = build.build(leave_out=build.CONTROL_PLANE if options.mode == "embedded" else frozenset())
     except (netns.NamespacesUnavailableError, build.BuildError) as error:
         if options.ci and (why := impossible(error)):
             print(f"not run: {why}", flush=True)
