@@ -20,6 +20,8 @@ class Acknowledgements:
         """node -> Listener or filter chain -> version that the proxy has, since it last had everything."""
         self._complete: dict[str, dict[ResourceName, str]] = {}
         """node -> Listener or filter chain -> version with which the proxy had everything."""
+        self._inside: dict[str, dict[str, str]] = {}
+        """node -> Listener -> version of what is inside it, when it was last asked for and programmed."""
         self._rejected: dict[str, dict[ResourceName, tuple[str, str]]] = {}
         """node -> resource -> (version, Envoy's message)."""
 
@@ -52,6 +54,7 @@ class Acknowledgements:
         """A new process with nothing in it took the place of the node's proxy."""
         self._acknowledged.pop(node, None)
         self._complete.pop(node, None)
+        self._inside.pop(node, None)
 
     def forget(self, node: str) -> None:
         """The Gateway is gone."""
@@ -73,11 +76,23 @@ class Acknowledgements:
         for name in [n for n, (version, _) in refused.items() if desired.get(n) != version]:
             del refused[name]
 
-    def port_state(self, node: str, listener: str, body: bytes | None) -> PortProgrammed:
-        """Where the Listener of a port stands, `body` being the one that is wanted."""
+    def port_state(self, node: str, listener: str, body: bytes | None, inside: int = 0) -> PortProgrammed:
+        """Where the Listener of a port stands, `body` being the one that is wanted.
+
+        `inside`: so many bytes of it come before the matcher (0: there is none). A proxy that had the same inside goes
+        on serving while the matcher changes; who comes or goes by that is told of by its own filter chain.
+        """
         if body is None:
             return PortProgrammed(state="Pending", message="nothing is configured for this port yet")
-        return self.state(node, (LDS, listener), body)
+        state = self.state(node, (LDS, listener), body)
+        if not inside:
+            return state
+        version = version_of(body[:inside])
+        if state.state == "Programmed":
+            self._inside.setdefault(node, {})[listener] = version
+        elif state.state == "Pending" and self._inside.get(node, {}).get(listener) == version:
+            return PortProgrammed(state="Programmed", message="")
+        return state
 
     def state(self, node: str, name: ResourceName, body: bytes) -> PortProgrammed:
         """Where a Listener or a filter chain stands."""

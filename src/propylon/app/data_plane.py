@@ -236,7 +236,10 @@ class DataPlane:
             return PortProgrammed(state="Rejected", message=obstacle)
         name = names.listener(key)
         resource = self.controller.resource(key.gateway, (LDS, name))
-        return self.acknowledgements.port_state("/".join(key.gateway), name, resource.body if resource else None)
+        node = "/".join(key.gateway)
+        if resource is None:
+            return self.acknowledgements.port_state(node, name, None)
+        return self.acknowledgements.port_state(node, name, resource.body, resource.inside)
 
     def _note_rejections(self) -> None:
         several = []
@@ -263,6 +266,8 @@ class DataPlane:
 
     @property
     def pending(self) -> bool:
-        """Whether any port waits for its proxy."""
+        """Whether any port or discovered filter chain waits for its proxy."""
         programmed = self.controller.programmed
-        return any((s := programmed.get(k)) is None or s.state == "Pending" for k in self.controller.graph.ports)
+        if any(key not in programmed for key in self.controller.graph.ports):
+            return True
+        return any(state.state == "Pending" for _, state in programmed.items())

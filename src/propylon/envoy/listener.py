@@ -76,9 +76,9 @@ def build_listener(port: PortHead, udp_route: L4Route | None) -> Any:
     return out
 
 
-def join_listener(listener: Any, chains: Iterable[bytes], matcher: bytes = b"") -> bytes:
-    """Serialize a Listener with the chains inside it (each serialized) and its matcher (see `build_matcher`)."""
-    return b"".join([serialize(listener), *(embed(_FILTER_CHAINS, chain) for chain in chains), matcher])
+def join_listener(listener: Any, chains: Iterable[bytes]) -> bytes:
+    """Serialize a Listener with the chains inside it (each serialized). Its matcher is appended (`build_matcher`)."""
+    return b"".join([serialize(listener), *(embed(_FILTER_CHAINS, chain) for chain in chains)])
 
 
 def _keepalive() -> list[Any]:

@@ -29,6 +29,9 @@ class Resource(msgspec.Struct, frozen=True):
     """The serialized message."""
     origins: tuple[api.ObjectRef, ...] = ()
     """The objects that caused it, so that a rejection can be told to their owners."""
+    inside: int = 0
+    """Of a Listener with a matcher: the bytes of `body` before it. While they stay the same, listeners whose chains are
+    discovered come and go without the others noticing."""
 
     def __repr__(self) -> str:
         return f"Resource({self.type_url.rpartition('.')[2]} {self.name!r}, {len(self.body)} bytes)"

@@ -173,12 +173,11 @@ def _listeners(
         routes = [route for _, route in look.by(l4_by_port, key)] if key.transport == "UDP" else []
         inside = [each for _, each in look.by(chains_inside, key)]
         matcher = build_matcher((c.sni, e) for c, e in look.by(entries_by_port, key)) if port.matched else b""
-        body = join_listener(
-            build_listener(port, routes[0] if routes else None), [each.body for each in inside], matcher
-        )
+        body = join_listener(build_listener(port, routes[0] if routes else None), [each.body for each in inside])
         causes = [*(route.route for route in routes), *(origin for each in inside for origin in each.origins)]
         origins = unique([*port.origins, *causes])
-        return _named(key.gateway, Resource(LISTENER, names.listener(key), body, origins))
+        length = len(body) if matcher else 0
+        return _named(key.gateway, Resource(LISTENER, names.listener(key), body + matcher, origins, length))
 
     def discovered(key: ChainKey, each: FilterChain, _: Look) -> Named:
         if not each.discovered:

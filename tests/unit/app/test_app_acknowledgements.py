@@ -59,3 +59,18 @@ def test_filter_chains_stand_for_themselves() -> None:
     assert known.port_state(NODE, "tcp/80", BODY).state == "Programmed"
     known.accept(Acknowledged(NODE, 1, {one: None}, True))
     assert known.state(NODE, one, b"1").state == "Pending"
+
+
+def test_a_matcher_that_grows_leaves_the_others_programmed() -> None:
+    known = Acknowledgements()
+    inside, first, second = b"inside", b"inside and one", b"inside and two"
+    assert known.port_state(NODE, "tcp/80", first, len(inside)).state == "Pending"
+    known.accept(Acknowledged(NODE, 1, {(LDS, "tcp/80"): version_of(first)}, True))
+    assert known.port_state(NODE, "tcp/80", first, len(inside)).state == "Programmed"
+    assert known.port_state(NODE, "tcp/80", second, len(inside)).state == "Programmed"
+    assert known.port_state(NODE, "tcp/80", b"INSIDE and two", len(inside)).state == "Pending"
+    known.accept(Rejected(NODE, 1, (LDS, "tcp/80"), version_of(second), "no", True))
+    assert known.port_state(NODE, "tcp/80", second, len(inside)).state == "Rejected"
+    known.restarted(NODE)
+    known.drop_outdated(NODE, {})
+    assert known.port_state(NODE, "tcp/80", second, len(inside)).state == "Pending"
