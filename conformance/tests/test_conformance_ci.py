@@ -22,7 +22,7 @@ def arguments(monkeypatch: pytest.MonkeyPatch):
 
 
 def refuse(error: Exception):
-    def refusing(*_arguments: object) -> None:
+    def refusing(*_arguments: object, **_options: object) -> None:
         raise error
 
     return refusing
