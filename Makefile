@@ -65,6 +65,10 @@ conformance: $(VENV)/.tests-installed
 conformance-ci: $(VENV)/.tests-installed
 	$(BIN)/python conformance/run.py --ci --mode process $(process_FLAGS) $(CONFORMANCE_ARGS)
 
+# client-go's informers, unchanged, against the embedded API.
+clients: $(VENV)/.tests-installed
+	$(BIN)/python conformance/clients.py
+
 # The same objects to `api` and to a real kube-apiserver.
 conformance-validation: $(VENV)/.tests-installed
 	$(BIN)/python conformance/validation/run.py --report conformance/reports/v1.7.0/validation.md $(ARGS)

@@ -95,6 +95,7 @@ def pins(versions: Mapping[str, str]) -> dict[str, dict[str, str]]:
             "k8s.io/apiserver": versions["KUBERNETES_STAGING_VERSION"],
         },
         "etcd": {"go.etcd.io/etcd/server/v3": versions["ETCD_VERSION"]},
+        "informer": {"k8s.io/client-go": versions["CLIENT_GO_VERSION"]},
     }
 
 
@@ -223,6 +224,18 @@ def modules_unavailable(go_command: str | None = None) -> str:
         except OSError as error:
             return str(error)
         return "" if done.returncode == 0 else done.stderr.strip()
+
+
+def build_informer(cache: Path | None = None, *, go: Go | None = None) -> Path:
+    """The program that follows an API server with client-go's informers. Raises BuildError."""
+    versions = read_versions()
+    if broken := pins_broken(versions):
+        raise BuildError("versions disagree:\n  " + "\n  ".join(broken))
+    cache = cache or cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    go = go or Go(versions["GO_VERSION"])
+    with _locked(cache / "lock"):
+        return _built(go, Program("informer", "informer", ".", ("-ldflags=-s -w",)), cache)
 
 
 def _target(go: Go, program: Program, cache: Path) -> Path:
