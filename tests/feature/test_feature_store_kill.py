@@ -209,7 +209,12 @@ class Story:
             assert found.ask("GET", "/version")[0] == 200
             return found
 
-        return eventually(probe, "the Kubernetes API answers", 60)
+        try:
+            return eventually(probe, "the Kubernetes API answers", 90)
+        except AssertionError as error:
+            assert self.instance.process is not None
+            ended = self.instance.process.poll()
+            raise AssertionError(f"{error}\nexit code {ended}; it said: {self.instance.output()[-3000:]}") from error
 
     def begin(self) -> None:
         counter = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": COUNTER}, "data": {"count": "0"}}
