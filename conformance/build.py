@@ -157,6 +157,10 @@ class Go:
         self._ask("mod", "download", module, directory=directory)
         return Path(self._ask("list", "-m", "-f", "{{.Dir}}", module, directory=directory))
 
+    def download(self, module: str, directory: Path) -> Path:
+        """Where the files of a `module@version` lie that no go.mod asks for; `directory` is one outside of modules."""
+        return Path(json.loads(self._ask("mod", "download", "-json", module, directory=directory))["Dir"])
+
     def build(self, program: Program, target: Path) -> None:
         """Builds one program; the build's own output goes to standard error. Lowest priority: it may take minutes."""
         verb = ["test", "-c"] if program.test else ["build"]
@@ -278,15 +282,42 @@ def _copied_manifests(go: Go, versions: Mapping[str, str], cache: Path) -> Path:
     base = go.module_directory(suite, "sigs.k8s.io/gateway-api/conformance") / "base" / "manifests.yaml"
     unfinished = target.with_name(f"{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for channel in ("standard", "experimental"):
-        (unfinished / "crds" / channel).mkdir(parents=True)
-        for file in crds.joinpath(channel).glob("*.yaml"):
-            if file.name != "kustomization.yaml":
-                # Contents only: the module cache is read-only, and a copy of that could not be removed again.
-                shutil.copyfile(file, unfinished / "crds" / channel / file.name)
+    _copy_crds(crds, unfinished / "crds")
     shutil.copyfile(base, unfinished / "base.yaml")
     unfinished.rename(target)
     return target
+
+
+def older_crds(cache: Path | None = None, *, go: Go | None = None) -> dict[str, Path]:
+    """The CRDs of older releases by version, the oldest first; each directory has one for each channel.
+
+    Raises BuildError.
+    """
+    versions = read_versions()
+    cache = cache or cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    found = {}
+    with _locked(cache / "lock"):
+        for version in versions["OLDER_GATEWAY_API_VERSIONS"].split(","):
+            target = found[version] = cache / f"crds-{version}"
+            if target.exists():
+                continue
+            go = go or Go(versions["GO_VERSION"])
+            unfinished = target.with_name(f"{target.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            module = go.download(f"sigs.k8s.io/gateway-api@{version}", cache)
+            _copy_crds(module / "config" / "crd", unfinished)
+            unfinished.rename(target)
+    return found
+
+
+def _copy_crds(source: Path, target: Path) -> None:
+    for channel in ("standard", "experimental"):
+        (target / channel).mkdir(parents=True)
+        for file in source.joinpath(channel).glob("*.yaml"):
+            if file.name != "kustomization.yaml":
+                # Contents only: the module cache is read-only, and a copy of that could not be removed again.
+                shutil.copyfile(file, target / channel / file.name)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

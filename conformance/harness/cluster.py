@@ -44,7 +44,8 @@ class Cluster:
         self.api = Api(self.url, self.authority.client_context(certificate, key))
         self._programs = (etcd, apiserver, controller_manager)
         self._controllers = ",".join(controllers)
-        self._daemons: list[Daemon] = []
+        self._daemons: dict[str, Daemon] = {}
+        self._commands: dict[str, list[str]] = {}
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -58,21 +59,35 @@ class Cluster:
 
     def check(self) -> None:
         """Raises ProcessFailedError if a part of the control plane has ended."""
-        for daemon in self._daemons:
+        for daemon in self._daemons.values():
             daemon.check()
 
     async def stop(self) -> None:
         """Ends all processes, the last started first. Nothing they hold is worth their graceful end."""
         await self.api.close()
-        for daemon in reversed(self._daemons):
+        for daemon in reversed(self._daemons.values()):
             await daemon.stop(grace=0)
+
+    def signal(self, name: str, number: int) -> None:
+        """Sends a signal to a part of the control plane (its program's name): SIGSTOP, SIGCONT."""
+        self._daemons[name].process.send_signal(number)
+
+    async def end(self, name: str, *, grace: float = 0) -> None:
+        """Ends one part; `check` fails until `resume`."""
+        await self._daemons[name].stop(grace)
+
+    async def resume(self, name: str) -> None:
+        """Starts a part again that was ended, as it was, and returns when the API server is ready."""
+        await self._start(name, self._commands[name])
+        await wait_until("the API server is ready", self._ready, seconds=_READY_SECONDS, check=self.check)
 
     async def install_crds(self, directory: Path) -> list[str]:
         """Applies a directory of CRDs (and what else lies there), waits until they are served, returns their names."""
         return await install_crds(self.api, directory, self.check)
 
     async def _start(self, name: str, command: list[str]) -> None:
-        self._daemons.append(await Daemon.start(name, command, self.logs / f"{name}.log"))
+        self._commands[name] = command
+        self._daemons[name] = await Daemon.start(name, command, self.logs / f"{name}.log")
 
     async def _ready(self) -> bool:
         return await self.api.text("/readyz") == "ok"

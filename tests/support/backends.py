@@ -10,18 +10,19 @@ from collections.abc import Callable
 class Backend:
     """An HTTP/1.1 server on a port of its own: answers with its name, and with what it received."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ip: str = "127.0.0.1") -> None:
         self.name = name
+        self.ip = ip
         self.requests = 0
         self._loop = asyncio.new_event_loop()
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._socket = socket.create_server((ip, 0), backlog=1024)
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.ip}:{self.port}"
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -32,9 +32,12 @@ class Load:
         keep_alive: int = 4,
         fresh: int = 2,
         expected: tuple[int, ...] = (200,),
+        pause: float = 0.0,
     ) -> None:
+        """`pause`: seconds that a client rests after each answer; 0 asks as fast as it goes."""
         self.address, self.port, self.host, self.path = address, port, host, path
         self.tls, self.keep_alive, self.fresh, self.expected = tls, keep_alive, fresh, expected
+        self.pause = pause
         self.result = Result()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -80,6 +83,8 @@ class Load:
                 if closing or not lasting:
                     connection[1].close()
                     connection = None
+                if self.pause:
+                    await asyncio.sleep(self.pause)
             except (OSError, EOFError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
                 self.result.failures.append(f"{type(error).__name__}: {error} ({'lasting' if lasting else 'new'})")
                 if connection is not None:
