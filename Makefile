@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance conformance-ci conformance-validation parity oracle bench kill clean
+.PHONY: up test lint types layers unit feature package conformance conformance-ci conformance-validation parity clients oracle bench kill clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
