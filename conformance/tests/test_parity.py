@@ -31,6 +31,7 @@ def expected(theirs: str, ours: str, invocations: str = ".") -> Expected:
         ("Resource Version:  12", "Resource Version:  VERSION"),
         ("NAME    AGE\nshop    5m2s\n", "NAME  AGE\nshop  AGE\n"),
         ("--- /tmp/x/LIVE-12/a\t2026-01-02 03:04:05.123 +0000", "--- LIVE/a  TIME"),
+        (f"[X509SHA256={'0f' * 32}]", "[X509SHA256=HASH]"),
         ("  indented: 10s-of-them", "  indented: 10s-of-them"),
     ],
 )

@@ -32,6 +32,7 @@ def test_version_and_resources(kubectl: Any) -> None:
     assert line.split() == ["gateways", "gtw", "gateway.networking.k8s.io/v1", "true", "Gateway"]
     assert "gateway.networking.k8s.io/v1beta1" in kubectl("api-versions").split()
     assert kubectl("get", "--raw", "/readyz") == "ok"
+    assert "X509SHA256=" in kubectl("auth", "whoami")
 
 
 def test_unknown_kinds_are_called_that(kubectl: Any) -> None:

@@ -20,11 +20,13 @@ AUDIENCE = "https://kubernetes.default.svc"
 
 
 class User(msgspec.Struct, frozen=True):
-    """A name, the groups it belongs to, and (for service accounts) a uid."""
+    """A name, the groups it belongs to, (for service accounts) a uid, and which credential was shown, if that is known:
+    "X509SHA256=" and the certificate's hash."""
 
     name: str
     groups: tuple[str, ...] = ()
     uid: str = ""
+    credential: str = ""
 
 
 ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
@@ -38,7 +40,8 @@ def user_of_certificate(der: bytes) -> User:
     groups = [str(entry.value) for entry in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     if not names:
         return ANONYMOUS
-    return User(names[0], (*groups, AUTHENTICATED))
+    credential = f"X509SHA256={hashlib.sha256(der).hexdigest()}"
+    return User(names[0], (*groups, AUTHENTICATED), credential=credential)
 
 
 def service_account(namespace: str, name: str, uid: str = "") -> User:

@@ -52,6 +52,8 @@ def _user_info(user: User) -> Document:
     info: Document = {"username": user.name, "groups": list(user.groups)}
     if user.uid:
         info["uid"] = user.uid
+    if user.credential:
+        info["extra"] = {"authentication.kubernetes.io/credential-id": [user.credential]}
     return info
 
 
