@@ -128,6 +128,8 @@ class Access:
         self._unsubscribe = store.subscribe(self._stale.set)
         self._roles: dict[tuple[str, str], dict[str, Any]] = {}
         self._bindings: list[dict[str, Any]] = []
+        self._replaced: frozenset[str] = frozenset()
+        """Default bindings that the store has one of the same name for."""
 
     def close(self) -> None:
         """Stop following."""
@@ -156,9 +158,8 @@ class Access:
     def rules(self, user: User, namespace: str) -> Iterator[Rule]:
         """Every rule that holds for the user, in a namespace and (always) in the whole cluster."""
         self._refresh()
-        stored = {binding["metadata"]["name"] for binding in self._bindings if binding["kind"] == "ClusterRoleBinding"}
         for name, groups in DEFAULT_BINDINGS.items():
-            if name not in stored and any(group in user.groups for group in groups):
+            if name not in self._replaced and any(group in user.groups for group in groups):
                 yield from self.rules_of("", "ClusterRole", name)
         for binding, place, _ in self._bindings_of(user, namespace):
             role = binding.get("roleRef") or {}
@@ -215,6 +216,8 @@ class Access:
                 self._roles[(place, metadata["name"])] = document
             else:
                 self._bindings.append(document)
+        names = (binding["metadata"]["name"] for binding in self._bindings if binding["kind"] == "ClusterRoleBinding")
+        self._replaced = frozenset(names) & DEFAULT_BINDINGS.keys()
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
