@@ -6,6 +6,7 @@ from it.
 
 import asyncio
 import cProfile
+import functools
 import json
 import os
 import sys
@@ -38,6 +39,12 @@ class Host:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self) -> int:
+        """The runtime, from beginning to end."""
+        self.loop = asyncio.get_running_loop()
+        return await self.runtime.run()
 
     def apply(self, documents: list[dict[str, Any]]) -> dict[str, Any]:
         """Write to the store in one transaction. It is durable when this returns."""
@@ -56,6 +63,15 @@ class Host:
     def proxies(self) -> dict[str, Any]:
         """Process ids of the proxies."""
         return {"pids": [state.pid for state in self.runtime.plane.proxies.states().values() if state.pid]}
+
+    def replace(self, namespace: str, name: str, log_level: str) -> dict[str, Any]:
+        """Have a Gateway's proxy run with another log level, which needs a new process: a hot restart."""
+        if self.loop is None:
+            raise RuntimeError("not running yet")
+        key = api.ObjectKey(namespace, name)
+        configure = functools.partial(self.runtime.plane.configure, key, concurrency=None, log_level=log_level)
+        self.loop.call_soon_threadsafe(configure)
+        return {}
 
     def programmed(self, namespace: str, name: str) -> dict[str, Any]:
         """Whether the Gateway's status says Programmed=True: all of it is acknowledged and written."""
@@ -95,9 +111,9 @@ def main() -> None:
     threading.Thread(target=read, daemon=True).start()
     profile = os.environ.get("BENCH_PROFILE")
     if not profile:
-        sys.exit(asyncio.run(runtime.run()))
+        sys.exit(asyncio.run(host.run()))
     profiler = cProfile.Profile(time.process_time)
-    profiler.runcall(asyncio.run, runtime.run())
+    profiler.runcall(asyncio.run, host.run())
     profiler.dump_stats(profile)
 
 
