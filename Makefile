@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance conformance-ci conformance-validation parity clients oracle bench kill clean
+.PHONY: up test lint types layers unit feature package conformance conformance-ci conformance-validation parity clients cluster oracle bench kill clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
@@ -80,6 +80,10 @@ parity: $(VENV)/.tests-installed
 # Figures beside their floors, in one run: make bench SCENARIO="P1 P5" SIZES=10,1000. P2 needs Debian's wrk.
 bench: $(VENV)/.tests-installed
 	$(BIN)/python -m bench $(SCENARIO) $(if $(SIZES),--sizes $(SIZES))
+
+# The controller under faults: a real etcd and kube-apiserver that stop, stall and are cut off; ARGS="-k etcd" for some.
+cluster: $(VENV)/.tests-installed
+	$(BIN)/pytest --timeout 300 $(ARGS) tests/cluster
 
 # kill -9 of a serving process under a writing load, often: make kill KILLS=1000. What fails prints its seed.
 KILLS ?= 200

@@ -30,6 +30,7 @@ from propylon.proxies.kubernetes.apply import KINDS, ApplyError, Plan
 from propylon.proxies.kubernetes.bootstrap import ControlPlane
 from propylon.proxies.kubernetes.documents import DEFAULT_IMAGE, MANAGED_BY, MANAGER, Document, object_name
 from propylon.store.cluster import ApiError, Change, Credentials, Unreachable
+from propylon.store.cluster.reachability import Seldom
 
 log = logging.getLogger("propylon.app")
 
@@ -123,6 +124,7 @@ class KubernetesRuntime(ClusterRuntime):
         self._nodes: dict[str, api.Node] = {}
         self._leading_since = 0.0
         self._writing = False
+        self._seldom = Seldom()
         self._upkeep_bell = asyncio.Event()
 
     def _settings(self) -> Settings:
@@ -166,7 +168,8 @@ class KubernetesRuntime(ClusterRuntime):
                 else:
                     await self.data_plane.close()
             except (ApiError, Unreachable, ApplyError, RuntimeError, ValueError) as error:
-                log.warning("proxies cannot be served yet: %s", error)
+                if self._seldom.due(type(error).__name__):
+                    log.warning("proxies cannot be served yet: %s", error)
                 wait = RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):

@@ -12,10 +12,13 @@ import httpx
 import msgspec
 
 from propylon.store.cluster.credentials import Credentials, CredentialsError
+from propylon.store.cluster.reachability import Reachability
 from propylon.store.errors import StoreError
 
 REQUEST_SECONDS = 30.0
 """The longest silence of the server in an ordinary request."""
+_BEYOND_ITSELF = 500
+"""From this status on the server says that it, and not the request, is the matter."""
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -54,6 +57,7 @@ class Client:
 
     def __init__(self, credentials: Credentials, *, user_agent: str = "propylon") -> None:
         self.credentials = credentials
+        self._reachability = Reachability(credentials.server)
         extensions: dict[str, Any] = {}
         if credentials.server_name is not None:
             extensions["sni_hostname"] = credentials.server_name
@@ -107,9 +111,10 @@ class Client:
                     extensions=self._extensions,
                 )
         except (httpx.HTTPError, CredentialsError, TimeoutError, OSError) as error:
-            raise Unreachable(_unreachable(self.credentials.server, error)) from error
+            raise self._unreachable(error) from error
         if answer.is_error:
-            raise _refusal(answer.status_code, answer.headers, answer.content)
+            raise self._refused(answer.status_code, answer.headers, answer.content)
+        self._reachability.answered()
         return answer.content
 
     @asynccontextmanager
@@ -120,16 +125,35 @@ class Client:
         seconds. Raises ApiError, Unreachable, also out of the iteration.
         """
         self._renew_pools()
+        begun = False
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
             async with self._streams.stream(
                 "GET", path, params=parameters, timeout=timeout, extensions=self._extensions
             ) as answer:
                 if answer.is_error:
-                    raise _refusal(answer.status_code, answer.headers, await answer.aread())
+                    raise self._refused(answer.status_code, answer.headers, await answer.aread())
+                self._reachability.answered()
+                begun = True
                 yield _split(answer.aiter_raw())
         except (httpx.HTTPError, CredentialsError, OSError) as error:
-            raise Unreachable(_unreachable(self.credentials.server, error)) from error
+            if begun:  # that it broke says nothing of the next one
+                raise Unreachable(f"{self.credentials.server} broke off: {_what(error)}") from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        verb = "cannot be asked" if isinstance(error, CredentialsError) else "does not answer"
+        message = f"{self.credentials.server} {verb}: {_what(error)}"
+        self._reachability.failed(message)
+        return Unreachable(message)
+
+    def _refused(self, code: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+        refusal = _refusal(code, headers, body)
+        if code >= _BEYOND_ITSELF or code == httpx.codes.UNAUTHORIZED:
+            self._reachability.failed(f"{self.credentials.server} answers {refusal}")
+        else:
+            self._reachability.answered()
+        return refusal
 
 
 def _build_pool(credentials: Credentials, user_agent: str) -> httpx.AsyncClient:
@@ -170,6 +194,5 @@ def _refusal(code: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     return ApiError(code, status.reason or "", status.message or "", float(wait) if wait.isdigit() else None)
 
 
-def _unreachable(server: str, error: Exception) -> str:
-    what = str(error) or type(error).__name__
-    return f"{server} does not answer: {what}"
+def _what(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -94,7 +94,7 @@ class LeaderElection:
         self._seen: Spec | None = None
         self._seen_at = 0.0
         self._renewed_at = 0.0
-        self._said = ""
+        self._in_trouble = False
         self.leading = False
 
     async def run(self) -> None:
@@ -115,11 +115,12 @@ class LeaderElection:
             async with asyncio.timeout(self._times.renew):
                 held = await self._try()
         except (ApiError, Unreachable, msgspec.DecodeError, TimeoutError) as error:
-            self._say(f"the lease {self._namespace}/{self._name} cannot be read or written: {error}")
+            if not isinstance(error, Unreachable):  # that, the client says
+                self._say(f"the lease {self._namespace}/{self._name} cannot be read or written: {error or 'no answer'}")
             if self.leading and time.monotonic() - self._renewed_at >= self._times.renew:
                 self._lead(False)
             return
-        self._said = ""
+        self._in_trouble = False
         if held:
             self._renewed_at = started
         if held != self.leading:
@@ -176,8 +177,9 @@ class LeaderElection:
         self._on_change(leading)
 
     def _say(self, message: str) -> None:
-        if message != self._said:
-            self._said = message
+        """Once, until it works again."""
+        if not self._in_trouble:
+            self._in_trouble = True
             log.warning("%s", message)
 
 

@@ -247,8 +247,13 @@ class Reflector:
     # -- telling -----------------------------------------------------------------------------------------------------
 
     async def _pause(self, error: Exception) -> None:
-        if isinstance(error, ApiError) and error.status in {401, 403}:
+        if isinstance(error, ApiError) and error.status == 403:
             self._say(logging.ERROR, "may not be read, see the ClusterRole: %s", error)
+        elif isinstance(error, Unreachable) or (
+            isinstance(error, ApiError) and (error.status >= 500 or error.status == 401)
+        ):
+            # The client says so, once for all kinds.
+            log.debug("%s: cannot be followed at the moment: %s", self.info.kind, error)
         else:
             self._say(logging.WARNING, "cannot be followed at the moment: %s", error)
         await asyncio.sleep(self._pauses.next(error.retry_after if isinstance(error, ApiError) else None))

@@ -22,6 +22,7 @@ from propylon.api.meta import ObjectRef
 from propylon.store.cluster.client import ApiError, Client, Unreachable
 from propylon.store.cluster.discovery import ResourcePath
 from propylon.store.cluster.pauses import Pauses
+from propylon.store.cluster.reachability import Seldom
 
 log = logging.getLogger("propylon.store.cluster")
 
@@ -82,6 +83,7 @@ class StatusWriter:
         """Of those that are being written: something happened to them meanwhile."""
         self._bell = asyncio.Event()
         self._enabled = False
+        self._seldom = Seldom()
         self.written = 0
         """Writes that the server accepted."""
 
@@ -250,9 +252,13 @@ class StatusWriter:
         pause = self._pauses.setdefault(ref, Pauses()).next(error.retry_after if isinstance(error, ApiError) else None)
         if isinstance(error, ApiError) and error.status in {401, 403, 422}:
             pause = FORBIDDEN_SECONDS
-            log.error("the status of %s cannot be written: %s", ref, error)
+            # Who may not write one of a kind may write none of it.
+            if self._seldom.due((ref if error.status == 422 else (ref.group, ref.kind), error.status)):
+                log.error("the status of %s cannot be written: %s", ref, error)
+        elif isinstance(error, Unreachable) or not self._seldom.due((ref.group, ref.kind, error.status)):
+            log.debug("the status of %s is written later: %s", ref, error)
         else:
-            log.warning("the status of %s is written later: %s", ref, error)
+            log.warning("the status of %s is written later, perhaps others as well: %s", ref, error)
         heapq.heappush(self._waiting, (time.monotonic() + pause, ref))
 
 
