@@ -18,6 +18,7 @@ from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
 from bench.record import DESCENDING, Figure, Goal, figure, percentile
 from bench.subject import BenchError, Client, Commanded, FloorProcess, Subject, until
+from bench.throughput import throughput
 from bench.zero_drop import zero_drop
 
 HOST, PORT, FLOOR_PORT = "127.0.0.1", 18080, 18081
@@ -141,6 +142,7 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
     "P1": (propagation, (10, 1000, 5000, 10000)),
     "P1S": (listeners, (500, 5000)),
     "P2": (paths, (100, 1000, 10000)),
+    "P3": (throughput, (16, 256)),
     "P4": (zero_drop, (100_000,)),
     "P5": (controller_cost, (100, 1000, 5000, 10000)),
     "P6": (cold_start, (1000, 10000)),

@@ -57,7 +57,7 @@ class Backend:
         command = [tool("nginx", "nginx-light"), "-p", str(self._directory), "-c", "nginx.conf"]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         for port in self.ports.values():
-            until(lambda port=port: _listens(port), "nginx listens", 10)
+            until(lambda port=port: listens(port), "nginx listens", 10)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,7 +81,8 @@ class Backend:
         )
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a port."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:
