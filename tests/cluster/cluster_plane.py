@@ -57,6 +57,8 @@ class Plane:
         self.older = {version: Path(path) for version, path in built["older"].items()}
         self.cluster: Cluster
         self._current = False
+        self._installed = False
+        self._generation = 1
 
     def __enter__(self) -> "Plane":
         self.loop.run(self._start())
@@ -65,10 +67,18 @@ class Plane:
     def __exit__(self, *_: object) -> None:
         self.loop.run(self.cluster.stop())
 
+    def renew(self) -> None:
+        """Begin anew, with an empty etcd, if anything was installed."""
+        if self._installed:
+            self.loop.run(self.cluster.stop())
+            self._installed = self._current = False
+            self._generation += 1
+            self.loop.run(self._start())
+
     async def _start(self) -> None:
         artifacts = self.artifacts
         self.cluster = Cluster(
-            self.directory,
+            self.directory / str(self._generation),
             self.directory / "logs",
             etcd=artifacts.etcd,
             apiserver=artifacts.apiserver,
@@ -120,6 +130,7 @@ class Plane:
 
     def install_crds(self, directory: Path) -> list[str]:
         """CRDs (and what lies with them), and wait until they are served; their names."""
+        self._installed = True
         return self.loop.run(self.cluster.install_crds(directory))
 
     def install_current(self) -> None:

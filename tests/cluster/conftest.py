@@ -99,6 +99,13 @@ def plane(
 
 
 @pytest.fixture
+def fresh_plane(plane: Plane) -> Iterator[Plane]:
+    """The module's control plane, emptied: another etcd."""
+    plane.renew()
+    yield plane
+
+
+@pytest.fixture
 def site(plane: Plane, tmp_path: Path) -> Iterator[Site]:
     """A GatewayClass, a Gateway and a route of this test's own, with the CRDs of v1.7.0 (experimental channel)."""
     plane.install_current()

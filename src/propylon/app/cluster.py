@@ -232,6 +232,7 @@ class ClusterRuntime:
         if not self._complete:
             return
         self.controller.lack(self.surroundings.lacking())
+        self.controller.install(self.surroundings.crds)
         self._place_gateways()
         retry = self.data_plane.retry_is_due()
         outcome = self._commit()

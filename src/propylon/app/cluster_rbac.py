@@ -7,7 +7,7 @@ from propylon.app.cluster import WRITTEN, ClusterRuntime
 from propylon.app.cluster_authority import AUTHORITY_NAME
 from propylon.app.cluster_documents import PATHS
 from propylon.app.cluster_proxies import KubernetesRuntime
-from propylon.app.cluster_surroundings import CRD_NAME
+from propylon.app.cluster_surroundings import CRD_NAMES
 from propylon.store.cluster.rbac import build_manifests
 
 Document = dict[str, Any]
@@ -44,8 +44,8 @@ def _build(runtime: type[ClusterRuntime], namespace: str, name: str) -> list[Doc
 
 def _surroundings() -> list[Document]:
     return [
-        # Which channel is installed.
-        {**_rule("apiextensions.k8s.io", "customresourcedefinitions", ["get"]), "resourceNames": [CRD_NAME]},
+        # Which channel and release is installed.
+        {**_rule("apiextensions.k8s.io", "customresourcedefinitions", ["get"]), "resourceNames": list(CRD_NAMES)},
         _rule("networking.k8s.io", "servicecidrs", ["list"]),
     ]
 

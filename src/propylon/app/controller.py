@@ -92,6 +92,12 @@ class Controller:
         if dict(self.sources.lacking.items()) != lacking:
             self.sources.lacking.replace(lacking)
 
+    def install(self, crds: Mapping[str, str]) -> None:
+        """Say which CRDs of the Gateway API are there, each with its bundle version; the latest word counts."""
+        installed = tuple(sorted(crds.items())) or None
+        if self.sources.crds.get("installed") != installed:
+            self.sources.crds.set("installed", installed)
+
     def refs(self) -> set[api.ObjectRef]:
         """Every object that was taken in and committed."""
         return {

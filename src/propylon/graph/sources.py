@@ -76,6 +76,9 @@ class Sources(NamedTuple):
     lacking: Source[str, bool]
     """Names of features (as in `supportedFeatures`) that the surroundings rule out: an API that is not served, the
     channel of the CRDs, nothing that could do it."""
+    crds: Source[str, tuple[tuple[str, str], ...]]
+    """Under the key `installed`: the CRDs of the Gateway API by name, and the bundle version that each says it is of,
+    "" if it says none. Nothing where there are no CRDs."""
 
     @classmethod
     def create(cls, engine: Engine) -> "Sources":

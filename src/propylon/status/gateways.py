@@ -12,7 +12,7 @@ from propylon.graph.gateways import Parent
 from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, Route
 from propylon.incremental import Collection, Engine, Index, Look, Source
 from propylon.status.conditions import REJECTED, Document, Judgement, Status, joined, judge
-from propylon.status.features import SUPPORTED_FEATURES
+from propylon.status.features import SUPPORTED_FEATURES, SUPPORTED_RELEASES, release_of
 from propylon.status.programmed import (
     Programmed,
     gateway_obstacle,
@@ -48,10 +48,22 @@ def attached_to(_ref: api.ObjectRef, route: Route) -> set[ListenerKey]:
     return {a.listener for parent in route.parents if parent.accepted for a in parent.attachments}
 
 
+def version_judgement(crds: tuple[tuple[str, str], ...]) -> Judgement:
+    """Return SupportedVersion: whether all CRDs, each with its bundle version, are of releases that we know."""
+    installed = dict(crds)
+    known = f"releases {SUPPORTED_RELEASES[0]} to {SUPPORTED_RELEASES[-1]} are supported"
+    strange = {name: found for name, found in installed.items() if release_of(found) not in SUPPORTED_RELEASES}
+    if strange:
+        listed = ", ".join(f"{name} of {found or 'no version'}" for name, found in sorted(strange.items()))
+        return Judgement("False", "UnsupportedVersion", f"{known}, and these CRDs are of others: {listed}")
+    versions = ", ".join(sorted(set(installed.values())))
+    return Judgement("True", "SupportedVersion", f"{known}, {versions} is installed" if versions else known)
+
+
 def class_status(inputs: Inputs, gateway_class: GatewayClass, look: Look) -> Status:
     """Return the status of an adopted GatewayClass."""
     accepted = judge(gateway_class.findings, "Accepted", "Accepted", f"adopted as {gateway_class.controller_name}")
-    version = Judgement("True", "SupportedVersion", "Gateway API v1.7.0 is supported")
+    version = version_judgement(look.get(inputs.sources.crds, "installed") or ())
     return Status(
         {
             "conditions": [

@@ -17,8 +17,6 @@ from propylon.store.errors import StoreError
 
 REQUEST_SECONDS = 30.0
 """The longest silence of the server in an ordinary request."""
-_BEYOND_ITSELF = 500
-"""From this status on the server says that it, and not the request, is the matter."""
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -42,6 +40,15 @@ class ApiError(StoreError):
 
 class Unreachable(StoreError):  # noqa: N818 - a state of affairs, like its siblings among store errors
     """There is no answer: the connection failed, broke or timed out, or there are no credentials to ask with."""
+
+
+def is_said(error: Exception) -> bool:
+    """Whether the client itself tells of it, once for all who ask: the server does not answer, or is not itself."""
+    return isinstance(error, Unreachable) or (isinstance(error, ApiError) and _is_beyond_itself(error.status))
+
+
+def _is_beyond_itself(status: int) -> bool:
+    return status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.UNAUTHORIZED
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -149,7 +156,7 @@ class Client:
 
     def _refused(self, code: int, headers: Mapping[str, str], body: bytes) -> ApiError:
         refusal = _refusal(code, headers, body)
-        if code >= _BEYOND_ITSELF or code == httpx.codes.UNAUTHORIZED:
+        if _is_beyond_itself(code):
             self._reachability.failed(f"{self.credentials.server} answers {refusal}")
         else:
             self._reachability.answered()

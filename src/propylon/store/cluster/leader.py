@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from propylon.store.cluster.client import ApiError, Client, Unreachable
+from propylon.store.cluster.client import ApiError, Client, Unreachable, is_said
 
 log = logging.getLogger("propylon.store.cluster")
 
@@ -115,10 +115,10 @@ class LeaderElection:
             async with asyncio.timeout(self._times.renew):
                 held = await self._try()
         except (ApiError, Unreachable, msgspec.DecodeError, TimeoutError) as error:
-            if not isinstance(error, Unreachable):  # that, the client says
+            if not is_said(error):
                 self._say(f"the lease {self._namespace}/{self._name} cannot be read or written: {error or 'no answer'}")
             if self.leading and time.monotonic() - self._renewed_at >= self._times.renew:
-                self._lead(False)
+                self._lead(False, f": the lease could not be renewed: {error or 'no answer'}")
             return
         self._in_trouble = False
         if held:
@@ -168,12 +168,12 @@ class LeaderElection:
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             log.warning("the lease was not given back: %s", error)
 
-    def _lead(self, leading: bool) -> None:
+    def _lead(self, leading: bool, why: str = "") -> None:
         self.leading = leading
         if leading:
             log.info("leading: %s", self.identity)
         else:
-            log.warning("no longer leading: %s", self.identity)
+            log.warning("no longer leading: %s%s", self.identity, why)
         self._on_change(leading)
 
     def _say(self, message: str) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from propylon.api.decode import DecodeError, decode_as
 from propylon.api.kinds import KindInfo
 from propylon.api.meta import ObjectKey, ObjectRef
-from propylon.store.cluster.client import ApiError, Client, Unreachable
+from propylon.store.cluster.client import ApiError, Client, Unreachable, is_said
 from propylon.store.cluster.discovery import RECHECK_SECONDS, Discovery, ResourcePath
 from propylon.store.cluster.pauses import Pauses
 
@@ -249,10 +249,7 @@ class Reflector:
     async def _pause(self, error: Exception) -> None:
         if isinstance(error, ApiError) and error.status == 403:
             self._say(logging.ERROR, "may not be read, see the ClusterRole: %s", error)
-        elif isinstance(error, Unreachable) or (
-            isinstance(error, ApiError) and (error.status >= 500 or error.status == 401)
-        ):
-            # The client says so, once for all kinds.
+        elif is_said(error):
             log.debug("%s: cannot be followed at the moment: %s", self.info.kind, error)
         else:
             self._say(logging.WARNING, "cannot be followed at the moment: %s", error)

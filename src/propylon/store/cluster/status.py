@@ -19,7 +19,7 @@ import msgspec
 
 from propylon.api.kinds import by_kind
 from propylon.api.meta import ObjectRef
-from propylon.store.cluster.client import ApiError, Client, Unreachable
+from propylon.store.cluster.client import ApiError, Client, Unreachable, is_said
 from propylon.store.cluster.discovery import ResourcePath
 from propylon.store.cluster.pauses import Pauses
 from propylon.store.cluster.reachability import Seldom
@@ -250,12 +250,12 @@ class StatusWriter:
             self._pauses.pop(ref, None)
             return
         pause = self._pauses.setdefault(ref, Pauses()).next(error.retry_after if isinstance(error, ApiError) else None)
-        if isinstance(error, ApiError) and error.status in {401, 403, 422}:
+        if isinstance(error, ApiError) and error.status in {403, 422}:
             pause = FORBIDDEN_SECONDS
             # Who may not write one of a kind may write none of it.
             if self._seldom.due((ref if error.status == 422 else (ref.group, ref.kind), error.status)):
                 log.error("the status of %s cannot be written: %s", ref, error)
-        elif isinstance(error, Unreachable) or not self._seldom.due((ref.group, ref.kind, error.status)):
+        elif is_said(error) or not self._seldom.due((ref.group, ref.kind, str(error))):
             log.debug("the status of %s is written later: %s", ref, error)
         else:
             log.warning("the status of %s is written later, perhaps others as well: %s", ref, error)
