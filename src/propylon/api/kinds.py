@@ -28,6 +28,9 @@ class KindInfo(msgspec.Struct, frozen=True, kw_only=True):
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     served_versions: tuple[str, ...]
+    """Newest first; what the API of our own serves."""
+    read_versions: tuple[str, ...] = ()
+    """Newer ones, of the same fields, that a cluster may serve."""
     storage_version: str
     schemas: Mapping[str, type] = MappingProxyType({})
     status_subresource: bool = True
@@ -68,6 +71,7 @@ def _kind(
     schemas: Mapping[str, type] | None = None,
     storage: str | None = None,
     status: bool = True,
+    read: tuple[str, ...] = (),
 ) -> KindInfo:
     kind = type_.__name__
     return KindInfo(
@@ -81,6 +85,7 @@ def _kind(
         short_names=short,
         categories=("gateway-api",) if group in (GATEWAY_GROUP, EXPERIMENTAL_GROUP) else (),
         served_versions=versions_,
+        read_versions=read,
         storage_version=storage or versions_[0],
         schemas=MappingProxyType(dict(schemas or {})),
         status_subresource=status,
@@ -149,6 +154,7 @@ _CORE_KINDS = (
         "v1alpha1",
         scope="Cluster",
         status=False,
+        read=("v1",),  # from Kubernetes 1.37 on
     ),
 )
 

@@ -226,6 +226,32 @@ def test_the_newest_served_version_is_read_and_becomes_the_newest_struct() -> No
     assert f"/apis/{api.GATEWAY_GROUP}/v1alpha3/tlsroutes" in paths
 
 
+def test_a_version_that_only_clusters_serve_is_read() -> None:
+    info = api.by_kind("certificates.k8s.io", "ClusterTrustBundle")
+    assert info is not None
+    bundle = {
+        "metadata": {"name": "b", "resourceVersion": "3"},
+        "spec": {"signerName": "", "trustBundle": "-----BEGIN CERTIFICATE-----"},
+    }
+
+    async def handler(request: Request) -> None:
+        if request.path == f"/apis/{info.group}":
+            await request.answer({"versions": [{"version": "v1"}, {"version": "v1beta1"}]})
+        elif request.path.count("/") == 3:
+            await request.answer({"resources": [{"name": info.plural, "verbs": ["get", "watch"]}]})
+        elif request.watches:
+            await request.begin()
+            await asyncio.Event().wait()
+        elif request.path == f"/apis/{info.group}/v1/{info.plural}":
+            await request.answer(listing(5, bundle))
+        else:
+            await request.refuse(404, "NotFound")
+
+    changes = asyncio.run(follow(handler, lambda _c, r: r.synced, info))
+    assert isinstance(changes[0].object, api.ClusterTrustBundle)
+    assert changes[0].object.spec.trust_bundle == "-----BEGIN CERTIFICATE-----"
+
+
 def test_a_kind_comes_and_goes_with_its_crd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery_module, "RECHECK_SECONDS", 0.0)
     monkeypatch.setattr("propylon.store.cluster.reflector.RECHECK_SECONDS", 0.005)

@@ -68,7 +68,7 @@ class Discovery:
         if not info.group:
             return ResourcePath("/api/v1", "v1", info.plural)
         served = await self._served_of(info.group)
-        for version in info.served_versions:
+        for version in (*info.read_versions, *info.served_versions):
             if (version, info.plural) in served:
                 return ResourcePath(f"/apis/{info.group}/{version}", version, info.plural)
         return None
