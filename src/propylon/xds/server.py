@@ -65,9 +65,12 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 class _Connection:
-    """An open stream: the machine, and the wake-up call of its writer."""
+    """An open stream: the machine, and the wake-up call of its writer.
 
-    def __init__(self, number: int, node: str, world: World) -> None:
+    `restless` has those streams of the node of which something may be left to be sent or answered.
+    """
+
+    def __init__(self, number: int, node: str, world: World, restless: dict[int, _Connection]) -> None:
         self.number = number
         self.node = node
         self.stream = Stream(world)
@@ -75,6 +78,13 @@ class _Connection:
         self.reported_settled = False
         self.ended = False
         self.failure: tuple[grpc.StatusCode, str] | None = None
+        self._restless = restless
+        self.touch()
+
+    def touch(self) -> None:
+        """The stream's state may have changed: its writer looks."""
+        self._restless[self.number] = self
+        self.wake.set()
 
 
 class Server:
@@ -96,6 +106,8 @@ class Server:
         self._admit = admit
         self._worlds: dict[str, World] = {}
         self._connections: dict[str, dict[int, _Connection]] = {}
+        self._restless: dict[str, dict[int, _Connection]] = {}
+        """By node: thousands of proxies of one Gateway must not all be looked at whenever one of them answers."""
         self._numbers = count(1)
         self._server: Any = None
         self.counters: dict[str, Counters] = {}
@@ -148,9 +160,10 @@ class Server:
         if not touched and not became_complete:
             return
         for connection in list(self._connections.get(node, {}).values()):
-            self._report(connection, connection.stream.desire(touched))
+            outcome = connection.stream.desire(touched)
+            connection.touch()
+            self._report(connection, outcome)
             connection.reported_settled = False
-            connection.wake.set()
 
     def forget(self, node: str) -> None:
         """Drop the desired state of a node. A proxy that is still connected keeps what it has and is sent nothing
@@ -169,9 +182,10 @@ class Server:
         names = list(world.rejected)
         world.rejected.clear()
         for connection in self._connections.get(node, {}).values():
-            self._report(connection, connection.stream.desire(names))
+            outcome = connection.stream.desire(names)
+            connection.touch()
+            self._report(connection, outcome)
             connection.reported_settled = False
-            connection.wake.set()
 
     # -- debug view ---------------------------------------------------------------------------------------------------
 
@@ -189,8 +203,13 @@ class Server:
 
     def settled(self, node: str) -> bool:
         """Whether the node has a stream, and no stream of it has anything left to be sent or answered."""
-        connections = self._connections.get(node, {}).values()
-        return bool(connections) and all(connection.stream.settled for connection in connections)
+        restless = self._restless.get(node, {})
+        while restless:
+            number, connection = next(iter(restless.items()))
+            if not connection.stream.settled:
+                return False
+            del restless[number]  # and it stays settled until it is touched
+        return bool(self._connections.get(node))
 
     def state(self, node: str) -> tuple[StreamState, ...]:
         """Return what each stream of a node subscribed to, was sent, acknowledged and refused."""
@@ -225,13 +244,16 @@ class Server:
 
     def _connect(self, node: str) -> _Connection:
         streams = self._connections.setdefault(node, {})
-        connection = _Connection(next(self._numbers), node, self._worlds.setdefault(node, World()))
+        connection = _Connection(
+            next(self._numbers), node, self._worlds.setdefault(node, World()), self._restless.setdefault(node, {})
+        )
         streams[connection.number] = connection
         self._on_event(Connected(node, connection.number, first=len(streams) == 1))
 
         def allow_removals() -> None:
             connection.stream.allow_removals()
-            connection.wake.set()
+            if not connection.ended:
+                connection.touch()
 
         asyncio.get_running_loop().call_later(INTRODUCTION, allow_removals)
         return connection
@@ -240,8 +262,10 @@ class Server:
         connection.stream.close()
         streams = self._connections[connection.node]
         del streams[connection.number]
+        connection.ended = True
+        self._restless[connection.node].pop(connection.number, None)
         if not streams:
-            del self._connections[connection.node]
+            del self._connections[connection.node], self._restless[connection.node]
             world = self._worlds.get(connection.node)
             if world is connection.stream.world and world.epoch == 0:
                 del self._worlds[connection.node]  # made by a proxy nobody spoke of: must not pile up
@@ -260,8 +284,9 @@ class Server:
 
     def _receive(self, connection: _Connection, body: bytes) -> None:
         _, request = decode_request(body)
-        self._report(connection, connection.stream.receive(request))
-        connection.wake.set()
+        outcome = connection.stream.receive(request)
+        connection.touch()
+        self._report(connection, outcome)
 
     async def _write(self, connection: _Connection, context: Any) -> None:
         loop = asyncio.get_running_loop()
