@@ -64,6 +64,10 @@ class Host:
         """Process ids of the proxies."""
         return {"pids": [state.pid for state in self.runtime.plane.proxies.states().values() if state.pid]}
 
+    def xds(self) -> dict[str, Any]:
+        """Where proxies are told their configuration."""
+        return {"socket": str(self.runtime.plane.proxies.xds_socket)}
+
     def replace(self, namespace: str, name: str, log_level: str) -> dict[str, Any]:
         """Have a Gateway's proxy run with another log level, which needs a new process: a hot restart."""
         if self.loop is None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from bench import worlds
+from bench.fleet import many_proxies
 from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
@@ -146,6 +147,7 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
     "P4": (zero_drop, (100_000,)),
     "P5": (controller_cost, (100, 1000, 5000, 10000)),
     "P6": (cold_start, (1000, 10000)),
+    "P7": (many_proxies, (100, 1000)),
     "P8": (memory, (5000,)),
     "P9": (many_listener_sets, (250, 2500)),
 }
