@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from propylon.app.control import NotRunningError, call
-from propylon.app.run import control_socket
+from propylon.app.control import NotRunningError, call, control_socket
 
 T = TypeVar("T")
 COMMAND = [sys.executable, "-m", "propylon"]

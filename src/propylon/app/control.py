@@ -10,8 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from propylon.proxies.directories import run_directory
+
 Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
 LIMIT = 1 << 20
+
+
+def control_socket(data_dir: Path) -> Path:
+    """Where the running process of a data directory answers."""
+    return run_directory(data_dir) / "control.sock"
 
 
 class NotRunningError(Exception):

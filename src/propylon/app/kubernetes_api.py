@@ -1,58 +1,58 @@
-"""The embedded Kubernetes API as a part of `propylon up`: started when serving has begun, told of, stopped."""
+"""The embedded Kubernetes API as a part of `propylon up`: there before the control plane, told of, stopped after it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
+from propylon import api
 from propylon.app.configuration import UpOptions
-from propylon.server.machine import OwnLog
-from propylon.server.service import ApiServer
-from propylon.store import LocalStore
-
-START_AFTER_SECONDS = 2.0
-"""The server starts when all is programmed, so that it delays nothing; after so long it starts whatever is pending."""
+from propylon.server.machine import LogOptions, MachineStore, OwnLog
+from propylon.server.service import ApiServer, ApiServerError
 
 
 class KubernetesApi:
-    """Starts the server once; its failure is told and ends nothing else."""
+    """One server over one store; its failure is told and ends nothing else.
 
-    def __init__(self, options: UpOptions, store: LocalStore, say: Callable[[str], None], own_log: OwnLog) -> None:
-        """`own_log` is asked, in the server's thread, for the logs of the proxies' Pods."""
+    It needs neither the control plane nor its libraries, so it serves while those are still being read: what is
+    written meanwhile is found in the store by the first turn.
+    """
+
+    def __init__(self, options: UpOptions, store: MachineStore, say: Callable[[str], None]) -> None:
+        """`say` is also called in the server's thread."""
+        self.store = store
         self._say = say
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._started = False
+        self._own_log: OwnLog | None = None
+        self._begun = False
         host, port = options.api_host, options.api_port
-        self.server = ApiServer(store, options.data_dir, host=host, port=port, ready=self._on_ready, own_log=own_log)
+        self.server = ApiServer(store, options.data_dir, host=host, port=port, ready=self._announce, own_log=self._log)
 
     @property
     def address(self) -> str:
-        """The URL of the server, once it is there."""
-        return self.server.address if self.server.port else "starting"
-
-    def schedule(self) -> None:
-        """Start soon, in the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._loop.call_later(START_AFTER_SECONDS, self.start)
+        """The URL of the server; "not served" if it failed."""
+        return self.server.address if self.server.error is None else "not served"
 
     def start(self) -> None:
-        """Start now, if that has not been done."""
-        if not self._started and self._loop is not None:
-            self._started = True
-            self.server.start()
+        """Start, and wait until requests are answered or the failure is told."""
+        self._begun = True
+        self.server.start()
+        with contextlib.suppress(ApiServerError):
+            self.server.wait_ready()
 
-    async def stop(self) -> None:
-        """End the server."""
-        if self._started:
-            await asyncio.to_thread(self.server.stop)
-        self._started = True  # a late timer starts nothing
+    def stop(self) -> None:
+        """End the server, if it runs. Waits for it."""
+        if self._begun:
+            self.server.stop()
 
-    def _on_ready(self, server: ApiServer) -> None:
-        """Called in the server's thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._announce, server)
+    def show_logs(self, own_log: OwnLog) -> None:
+        """From now on ask `own_log`, in the server's thread, for the logs of the proxies' Pods."""
+        self._own_log = own_log
+
+    def _log(self, ref: api.ObjectRef, options: LogOptions) -> AsyncIterator[bytes] | None:
+        return None if self._own_log is None else self._own_log(ref, options)
 
     def _announce(self, server: ApiServer) -> None:
+        """Called in the server's thread."""
         if server.error is not None:
             self._say(f"error: the Kubernetes API does not run: {server.error}")
             return

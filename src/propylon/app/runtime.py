@@ -46,11 +46,16 @@ QUIET_TURNS = 3
 class Runtime:
     """Everything that `propylon up` runs."""
 
-    def __init__(self, options: UpOptions, say: Callable[[str], None]) -> None:
-        """`say` prints one line for people. Raises StoreError, ProxyError."""
+    def __init__(self, options: UpOptions, say: Callable[[str], None], kubernetes: KubernetesApi | None = None) -> None:
+        """`say` prints one line for people; `kubernetes` is the API that serves already, whose store is then used.
+
+        Raises StoreError, ProxyError.
+        """
         self.options = options
         self.say = say
-        self.workspace = Workspace(options, options.data_dir, say)
+        self.kubernetes = kubernetes
+        store = kubernetes.store if kubernetes is not None else None
+        self.workspace = Workspace(options, options.data_dir, say, store)
         self._bell = asyncio.Event()
         self.plane = DataPlane(
             self.workspace.controller,
@@ -71,9 +76,8 @@ class Runtime:
         self.recorder = EventRecorder(self.workspace.store, self.machine.facts.name)
         self.event_sources = EventSources(self.recorder)
         self.plane.watch_proxies = self._proxy_event
-        self.kubernetes: KubernetesApi | None = None
-        if options.api:
-            self.kubernetes = KubernetesApi(options, self.workspace.store, say, self.machine.log)
+        if kubernetes is not None:
+            kubernetes.show_logs(self.machine.log)
             # What a Gateway wants on its infrastructure is seen on the Pods that show its proxy.
             self.workspace.controller.lack(CLUSTER_FEATURES - {"GatewayInfrastructure"})
         self._stopping = asyncio.Event()
@@ -124,7 +128,7 @@ class Runtime:
             await asyncio.gather(watching, return_exceptions=True)
             unsubscribe()
             if self.kubernetes is not None:
-                await self.kubernetes.stop()
+                await asyncio.to_thread(self.kubernetes.stop)
             await self.machine.stop()
             self.event_sources.stop()
             await self.recorder.stop()
@@ -146,8 +150,6 @@ class Runtime:
         await self._turn()
         set_apart()
         await self.plane.retain()
-        if self.kubernetes is not None:
-            self.kubernetes.schedule()
 
     async def _serve(self, watching: asyncio.Task[None]) -> None:
         watching.add_done_callback(lambda _: self._bell.set())
@@ -258,8 +260,6 @@ class Runtime:
             self._unannounced = False
             for line in render_urls(graph):
                 self.say(line)
-        if self._settled and self.kubernetes is not None:
-            self.kubernetes.start()
 
     def _tell_news(self) -> None:
         for notice in self.workspace.notices:

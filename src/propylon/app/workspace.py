@@ -28,11 +28,13 @@ log = logging.getLogger("propylon")
 class Workspace:
     """Objects come in from the store, files through the store; `turn` computes what follows from them."""
 
-    def __init__(self, options: UpOptions, directory: Path, say: Callable[[str], None]) -> None:
-        """Open the store in `directory`. Raises StoreError, AuthorityError."""
+    def __init__(
+        self, options: UpOptions, directory: Path, say: Callable[[str], None], store: MachineStore | None = None
+    ) -> None:
+        """Open the store in `directory`, unless it is given. Raises StoreError, AuthorityError."""
         self.options = options
         directory.mkdir(parents=True, exist_ok=True)
-        self.store = MachineStore(directory)
+        self.store = store or MachineStore(directory)
         self.controller = Controller(
             Settings(controllers=frozenset(options.controllers) if options.controllers else None),
             EnvoySettings(access_log=options.access_log, trusted_hops=options.trusted_hops),

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import click
 
 from propylon.app.configuration import ConfigurationError
-from propylon.app.control import ControlError, NotRunningError, call
+from propylon.app.control import ControlError, NotRunningError, call, control_socket
 from propylon.app.offline import Manifests, as_document, load
-from propylon.app.run import control_socket
 from propylon.app.snapshots import SnapshotError, Taken, from_cluster
 from propylon.cli.output import colour, emit
 from propylon.explain import ExplainError, Request

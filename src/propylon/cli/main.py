@@ -17,7 +17,7 @@ import click
 
 from propylon import __version__
 from propylon.app.configuration import ConfigurationError, default_data_dir, merge_options, read_file_options
-from propylon.app.control import ControlError, NotRunningError
+from propylon.app.control import ControlError, NotRunningError, call, control_socket
 from propylon.cli.kubernetes import env, user
 from propylon.cli.options import data_dir_unused
 from propylon.cli.output import emit
@@ -179,9 +179,6 @@ def _show_report(report: dict[str, Any], output: str) -> None:
 
 
 def _call(data_dir: Path, name: str, arguments: dict[str, Any] | None = None) -> Any:
-    from propylon.app.control import call  # noqa: PLC0415
-    from propylon.app.run import control_socket  # noqa: PLC0415
-
     return call(control_socket(data_dir), name, arguments)
 
 
