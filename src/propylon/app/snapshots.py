@@ -17,8 +17,6 @@ from propylon.app.configuration import UpOptions, default_data_dir
 from propylon.app.offline import Manifests, Snapshot, options_of
 from propylon.graph.sources import FIELD_OF_KIND
 from propylon.store import GroupKind, LocalStore, StoreError
-from propylon.store.cluster import CredentialsError, load_credentials
-from propylon.store.cluster.listing import list_cluster
 from propylon.store.files import FileProblem, Severity
 
 KINDS = tuple(info for info in api.KINDS if (info.group, info.kind) in FIELD_OF_KIND)
@@ -54,6 +52,10 @@ def from_cluster(
     kubeconfig: str | None = None, context: str | None = None, *, controllers: tuple[str, ...] = ()
 ) -> Taken:
     """The objects of a cluster at this moment. Raises SnapshotError."""
+    # An HTTP client and its libraries: whoever asks manifests waits for none of it.
+    from propylon.store.cluster import CredentialsError, load_credentials  # noqa: PLC0415
+    from propylon.store.cluster.listing import list_cluster  # noqa: PLC0415
+
     try:
         contents = asyncio.run(list_cluster(load_credentials(kubeconfig, context), KINDS))
     except (CredentialsError, StoreError) as error:

@@ -8,8 +8,6 @@ import click
 
 from propylon.app.configuration import ConfigurationError
 from propylon.app.control import ControlError, NotRunningError, call, control_socket
-from propylon.app.offline import Manifests, as_document, load
-from propylon.app.snapshots import SnapshotError, Taken, from_cluster
 from propylon.cli.output import colour, emit
 from propylon.explain import ExplainError, Request
 
@@ -32,11 +30,8 @@ class Source(NamedTuple):
 def explain_request(request: Request, source: Source, limit: int, output: str) -> int:
     """Explain and print; the exit code."""
     try:
-        if source.manifests:
-            document = _snapshot(request, load(*source.manifests, controllers=source.controllers or None), limit)
-        elif source.cluster:
-            taken = from_cluster(source.kubeconfig, source.context, controllers=source.controllers)
-            document = _snapshot(request, taken, limit)
+        if source.manifests or source.cluster:
+            document = _snapshot(request, source, limit)
         else:
             document = _running(request, source.data_dir, limit)
     except NotRunningError:
@@ -46,7 +41,7 @@ def explain_request(request: Request, source: Source, limit: int, output: str) -
             err=True,
         )
         return NOT_RUNNING
-    except (ExplainError, ConfigurationError, FileNotFoundError, SnapshotError) as error:
+    except (ExplainError, ConfigurationError, FileNotFoundError) as error:
         click.echo(f"propylon explain: {error}", err=True)
         return USAGE
     except ControlError as error:
@@ -60,7 +55,19 @@ def explain_request(request: Request, source: Source, limit: int, output: str) -
     return DONE if document["well"] else FINDINGS
 
 
-def _snapshot(request: Request, snapshot: Manifests | Taken, limit: int) -> dict[str, Any]:
+def _snapshot(request: Request, source: Source, limit: int) -> dict[str, Any]:
+    """The answer of manifests or a cluster; an instance is asked without what reads them."""
+    from propylon.app.offline import Manifests, as_document, load  # noqa: PLC0415
+    from propylon.app.snapshots import SnapshotError, Taken, from_cluster  # noqa: PLC0415
+
+    snapshot: Manifests | Taken
+    if source.manifests:
+        snapshot = load(*source.manifests, controllers=source.controllers or None)
+    else:
+        try:
+            snapshot = from_cluster(source.kubeconfig, source.context, controllers=source.controllers)
+        except SnapshotError as error:
+            raise ConfigurationError(str(error)) from error
     for problem in snapshot.errors:
         click.echo(str(problem), err=True)
     return as_document(snapshot.explain(request, candidates=limit))

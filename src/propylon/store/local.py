@@ -27,7 +27,7 @@ from propylon.store.database import Database
 from propylon.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
 from propylon.store.kindinfo import has_status, list_keys
 from propylon.store.merge import merge
-from propylon.store.overrides import override_notice
+from propylon.store.overrides import override_notice, overrides_nothing
 from propylon.store.protocol import (
     Applied,
     AppliedDocument,
@@ -277,7 +277,10 @@ class LocalStore:
             self._database.put_applied(ref, manager, source, raw)
         if updated is stored:
             return Applied(ref, Outcome.UNCHANGED, _version(updated))
-        said = override_notice(complete(previous) if previous else {}, complete(wanted), stored, keys)
+        former = complete(previous) if previous else {}
+        if former and overrides_nothing(former, stored):
+            return Applied(ref, Outcome.CHANGED, _version(updated))
+        said = override_notice(former, complete(wanted), stored, keys)
         return Applied(ref, Outcome.CHANGED, _version(updated), (said,) if said else ())
 
     def _create(self, wanted: Document) -> Document:

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from propylon.store.merge import ListKeys, Path
+from propylon.store.semantics import NOT_APPLICABLE
 
 _MISSING: Any = object()
 _BOOKKEEPING = frozenset({"name", "namespace", "finalizers", "ownerReferences"})
+_NOT_COMPARED = frozenset({"apiVersion", "kind", "metadata", "status"})
+_NOT_WANTED = _BOOKKEEPING | NOT_APPLICABLE
 _KEY_DEFAULTS = {"protocol": "TCP"}
 _SHOWN = 10
 
@@ -31,6 +34,17 @@ def override_notice(
         return ""
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"overrides what others set: {', '.join(found[:_SHOWN])}{more}"
+
+
+def overrides_nothing(previous: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
+    """Whether the object is for sure as the manager left it (`previous`, complete): the quick answer for most applies.
+
+    After a "no", `override_notice` says what is overridden, if anything is.
+    """
+    before, now = previous["metadata"], live["metadata"]
+    return all(value == previous.get(name) for name, value in live.items() if name not in _NOT_COMPARED) and all(
+        value == before.get(name) for name, value in now.items() if name not in _NOT_WANTED
+    )
 
 
 def _changed(

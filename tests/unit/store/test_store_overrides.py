@@ -1,10 +1,11 @@
 """What an apply says it overrode."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from propylon.store import LocalStore, Outcome
-from propylon.store.overrides import override_notice
+from propylon.store.overrides import override_notice, overrides_nothing
 
 
 def route(host: str, **metadata: Any) -> dict[str, Any]:
@@ -52,3 +53,17 @@ def test_what_was_there_before_the_first_apply_belongs_to_others() -> None:
     live = route("z.example.com", labels={"own": "x"}, managedFields=[])
     said = override_notice({}, route("a.example.com"), live, lambda _path: ())
     assert said == "overrides what others set: spec.hostnames"
+
+
+def test_the_quick_answer_never_hides_what_is_overridden() -> None:
+    hosts, labels = ("a.example.com", "b.example.com"), ({}, {"team": "a"}, {"team": "b"})
+    states = [
+        route(host, labels=label, **more) for host, label in product(hosts, labels) for more in ({}, {"uid": "1"})
+    ]
+    quick = 0
+    for previous, wanted, live in product(states, repeat=3):
+        if overrides_nothing(previous, live):
+            quick += 1
+            assert override_notice(previous, wanted, live, lambda _path: ()) == ""
+    assert quick == len(states) * len(states) * 2  # whatever is wanted, where only bookkeeping differs
+    assert not overrides_nothing(route("a.example.com"), route("a.example.com", annotations={"x": "y"}))
