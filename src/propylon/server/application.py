@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from importlib.metadata import version
 from typing import Any
 
 from propylon.server import discovery, errors, openapi
@@ -33,6 +32,8 @@ _HEALTH = ("/healthz", "/livez", "/readyz")
 
 def version_document() -> dict[str, Any]:
     """What /version answers."""
+    from importlib.metadata import version  # noqa: PLC0415 - takes a while, and is not asked for at the start
+
     major, minor = KUBERNETES
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return {

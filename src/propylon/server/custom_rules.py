@@ -15,9 +15,6 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from propylon.server.expressions import Expression, ExpressionError, compiled, escaped
 
 Cause = tuple[str, str, str]
@@ -249,6 +246,8 @@ def _formatted(form: str, text: str) -> Any:
     try:
         match form:
             case "date-time" | "datetime":
+                from google.protobuf.timestamp_pb2 import Timestamp  # noqa: PLC0415 - few kinds have such fields
+
                 moment = Timestamp()
                 moment.FromJsonString(text)
                 return moment
@@ -278,6 +277,8 @@ def _duration(text: str) -> Any:
     if "".join(number + unit for number, unit in parts) != text.lstrip("+-") or not parts:
         raise ValueError(text)
     total = round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - few kinds have such fields
+
     found = Duration()
     found.FromNanoseconds(-total if text.startswith("-") else total)
     return found
