@@ -1,9 +1,10 @@
 """Text to values: YAML and JSON as the Kubernetes tools read them, quickly.
 
-libyaml composes the nodes; values are built here rather than by PyYAML's constructor, which is several times slower
-and would make dates, sexagesimal integers and silently merged duplicate keys out of what the Kubernetes tools read as
-strings and errors. A plain (unquoted) scalar with a `${variable}` in it becomes a `Plain` string: once its variables
-are filled in, it is read again, so that `port: ${port}` is a number.
+Most text is read by `quick_parsing`. For the rest libyaml composes the nodes; values are built here rather than by
+PyYAML's constructor, which is several times slower and would make dates, sexagesimal integers and silently merged
+duplicate keys out of what the Kubernetes tools read as strings and errors. A plain (unquoted) scalar with a
+`${variable}` in it becomes a `Plain` string: once its variables are filled in, it is read again, so that
+`port: ${port}` is a number.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ import msgspec
 import yaml
 from yaml._yaml import CParser
 
+from propylon.store.files.quick_parsing import SAFE_NESTING, may_be_deep, parse_quickly
+
 _json_decode = msgspec.json.Decoder().decode
 
 MAX_NESTING = 200
 """Deeper documents are refused: no manifest is so deep, and the depth of recursion stays bounded."""
-
-_SAFE_NESTING = 1000
-"""libyaml composes this deep on any stack."""
 
 MAX_EXPANSION = 20
 """How many mappings and lists a file with aliases may hold per line (10,000 are always allowed); stops endless
@@ -76,6 +76,14 @@ def parse_documents(text: str, *, is_json: bool = False) -> list[ParsedDocument]
             if _is_deeper_than(value, MAX_NESTING):
                 raise ParseError("nested too deeply", 1, 1)
             return [ParsedDocument(value, 1)]
+    quickly = parse_quickly(text)
+    if quickly is not None:
+        return [ParsedDocument(value, line) for value, line in quickly]
+    return parse_thoroughly(text)
+
+
+def parse_thoroughly(text: str) -> list[ParsedDocument]:
+    """The same by libyaml, which reads everything and says where it cannot. Raises ParseError."""
     builder = _Builder(text)
     documents = []
     for node in compose_nodes(text):
@@ -116,17 +124,15 @@ def compose_nodes(text: str) -> Iterator[Any]:
 def _refuse_depth(text: str) -> None:
     """Refuse text that nests so deeply that libyaml would run out of stack while it composes, and the process with it.
 
-    Reading events needs no stack. It is done only where such depth is possible: many brackets, or a long line (in block
-    style every level takes a column). Raises ParseError, yaml.YAMLError.
+    Reading events needs no stack. It is done only where such depth is possible. Raises ParseError, yaml.YAMLError.
     """
-    brackets = text.count("[") + text.count("{")
-    if brackets <= _SAFE_NESTING and max(map(len, text.splitlines()), default=0) <= _SAFE_NESTING:
+    if not may_be_deep(text):
         return
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > _SAFE_NESTING:
+            if depth > SAFE_NESTING:
                 line, column = (event.start_mark.line, event.start_mark.column) if event.start_mark else (0, 0)
                 raise ParseError("nested too deeply", line + 1, column + 1)
         elif isinstance(event, yaml.CollectionEndEvent):
