@@ -64,25 +64,26 @@ def whole_number(parameters: Mapping[str, str], name: str) -> int:
 
 def list_page(store: LocalStore, target: Target, query: Query) -> Page:
     """The objects of a resource that the query selects, in the order of namespace and name. Raises ApiError."""
+    kind = target.resource.group_kind
     namespace = target.resource.stored_namespace(target.namespace) or None
-    listing = store.list([target.resource.group_kind], namespace)
-    version, after = listing.resource_version, ("", "")
+    begun, after = _read_token(query.token) if query.token else (0, ("", ""))
+    left = 0
+    if query.limit and query.selector is None:
+        listing, left = store.page(kind, namespace, after, query.limit)
+    else:
+        listing = store.list([kind], namespace)
+    version = begun if query.token else listing.resource_version
     if query.token:
-        version, after = _read_token(query.token)
         if version > listing.resource_version:
             raise errors.expired("The provided continue parameter is too old to display a consistent list result.")
-        store.changes_since(version, [target.resource.group_kind])  # raises Gone where a watch could not follow
+        store.changes_since(version, [kind])  # raises Gone where a watch could not follow
     elif query.resource_version not in ("", "0"):
         _check_version(query, listing.resource_version)
     shape = Shape(target)
     items: list[bytes] = []
     last = after
-    left = 0
     for ref, raw in zip(listing.refs, listing.raw, strict=True):
         if query.token and (ref.namespace, ref.name) <= after:
-            continue
-        if query.limit and len(items) >= query.limit and query.selector is None:
-            left += 1
             continue
         shown = shape.shown(raw)
         if query.selector is not None and not query.selector(_decode(shown)):

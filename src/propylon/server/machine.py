@@ -154,6 +154,16 @@ class MachineStore(LocalStore):
         merged = sorted({**dict(zip(listing.refs, listing.raw, strict=True)), **shown}.items())
         return Listing(listing.resource_version, tuple(ref for ref, _ in merged), tuple(raw for _, raw in merged))
 
+    def page(self, kind: GroupKind, namespace: str | None, after: tuple[str, str], limit: int) -> tuple[Listing, int]:
+        """See LocalStore."""
+        if kind not in SHOWN_KINDS:
+            return super().page(kind, namespace, after, limit)
+        whole = self.list([kind], namespace)
+        begin = sum((ref.namespace, ref.name) <= after for ref in whole.refs)
+        end = begin + limit
+        left = max(0, len(whole) - end)
+        return Listing(whole.resource_version, whole.refs[begin:end], whole.raw[begin:end]), left
+
     def changes_since(self, resource_version: int, kinds: Sequence[GroupKind] = ()) -> Changes:
         """What happened after that version. Raises Gone."""
         changes = super().changes_since(resource_version, kinds)

@@ -275,6 +275,24 @@ class Database:
             rows = self._rows(f"SELECT grp, kind, namespace, name, document FROM objects {where} {_ORDER}", values)
             return Listing(version, tuple(ObjectRef(*row[:4]) for row in rows), tuple(row[4] for row in rows))
 
+    def page(self, kind: GroupKind, namespace: str | None, after: tuple[str, str], limit: int) -> tuple[Listing, int]:
+        """The next `limit` objects of a kind after that namespace and name, and how many there are beyond them."""
+        conditions, values = _kinds_condition([kind])
+        if namespace is not None:
+            conditions.append("namespace = ?")
+            values.append(namespace)
+        conditions.append("(namespace, name) > (?, ?)")
+        values += after
+        where = f"WHERE {' AND '.join(conditions)}"
+        with self.mutex:
+            version = self.committed  # first, as in `listing`
+            columns = "grp, kind, namespace, name, document"
+            rows = self._rows(f"SELECT {columns} FROM objects {where} {_ORDER} LIMIT ?", (*values, limit))
+            left = 0
+            if len(rows) == limit:
+                left = self._rows(f"SELECT COUNT(*) FROM objects {where}", values)[0][0] - limit
+        return Listing(version, tuple(ObjectRef(*row[:4]) for row in rows), tuple(row[4] for row in rows)), left
+
     def refs_in_namespace(self, namespace: str) -> list[ObjectRef]:
         """What lives in a namespace."""
         rows = self._rows(f"SELECT grp, kind, namespace, name FROM objects WHERE namespace = ? {_ORDER}", (namespace,))
@@ -379,6 +397,8 @@ class Database:
 def _kinds_condition(kinds: Sequence[GroupKind]) -> tuple[list[str], list[Any]]:
     if not kinds:
         return [], []
+    if len(kinds) == 1:  # the index then gives the order too, and nothing is sorted
+        return ["grp = ?", "kind = ?"], list(kinds[0])
     pairs = ", ".join(["(?, ?)"] * len(kinds))
     return [f"(grp, kind) IN (VALUES {pairs})"], [value for kind in kinds for value in kind]
 

@@ -111,6 +111,11 @@ class LocalStore:
         """Objects of these kinds (of all without any), of one namespace if given."""
         return self._database.listing(kinds, namespace)
 
+    def page(self, kind: GroupKind, namespace: str | None, after: tuple[str, str], limit: int) -> tuple[Listing, int]:
+        """The next `limit` objects (one at least) of a kind, in one namespace if given, after that namespace and name,
+        and how many there are beyond them."""
+        return self._database.page(kind, namespace, after, limit)
+
     def applied_by(self, manager: str) -> dict[ObjectRef, AppliedDocument]:
         """What this manager applied last, by object."""
         return {ref: AppliedDocument(_decode(raw), source) for ref, source, raw in self._database.applied_by(manager)}

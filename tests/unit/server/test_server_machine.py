@@ -9,7 +9,7 @@ import pytest
 from propylon.api.meta import ObjectRef
 from propylon.server.errors import ApiError
 from propylon.server.machine import NODE, POD, MachineStore
-from propylon.store import EventType, Gone, NotFound, StoreUnavailable
+from propylon.store import EventType, Gone, GroupKind, NotFound, StoreUnavailable
 
 
 def pod_ref(name: str, namespace: str = "default") -> ObjectRef:
@@ -40,6 +40,30 @@ def test_shown_among_stored(store: MachineStore) -> None:
     assert store.get(pod_ref("a"))["metadata"]["uid"] == "uid-a"
     with pytest.raises(NotFound):
         store.get(pod_ref("z"))
+
+
+@pytest.mark.parametrize("namespace", [None, "default"])
+def test_pages_are_the_list_in_parts(store: MachineStore, namespace: str | None) -> None:
+    """Of a kind that is shown too, and of one that is only stored."""
+    for name in "bdf":
+        store.create(pod(name))
+        store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}})
+    store.show({pod_ref(name): pod(name) for name in "ace"} | {pod_ref("x", "other"): pod("x", "other")})
+    for kind in (POD, GroupKind("", "ConfigMap")):
+        whole = store.list([kind], namespace)
+        for limit in range(1, len(whole) + 2):
+            seen: list[ObjectRef] = []
+            raw: list[bytes] = []
+            left = len(whole)
+            while left:
+                after = (seen[-1].namespace, seen[-1].name) if seen else ("", "")
+                page, left = store.page(kind, namespace, after, limit)
+                assert 0 < len(page) <= limit
+                seen += page.refs
+                raw += page.raw
+                assert left == len(whole) - len(seen)
+            assert (tuple(seen), tuple(raw)) == (whole.refs, whole.raw)
+            assert page.resource_version == whole.resource_version
 
 
 def test_versions_rise_with_those_of_stored_objects(store: MachineStore) -> None:
