@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from bench import worlds
+from bench.documents import documents
 from bench.fleet import many_proxies
 from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
@@ -150,6 +151,7 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
     "P7": (many_proxies, (100, 1000)),
     "P8": (memory, (5000,)),
     "P9": (many_listener_sets, (250, 2500)),
+    "P11": (documents, (100, 10_000)),
 }
 
 
