@@ -87,6 +87,11 @@ class Controller:
             self.peak_mb = max(self.peak_mb, int(found.group(1)) / 1024)
         return self.peak_mb
 
+    def open_files(self) -> int:
+        """How many files and sockets the process has open."""
+        assert self.process is not None
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def text(self) -> str:
         return self.log.read_text(encoding="utf-8")
 

@@ -11,8 +11,13 @@ from cluster_site import GROUP, Site, await_answers
 from support.instance import eventually
 
 OF_OLD = ("v1.4.1", "v1.5.1", "v1.6.3")
-FIND_SECONDS = 90.0
-"""Kinds that are not served are looked for again every half minute."""
+OF_THE_FUTURE = "v1.99.0"
+"""What protects CRDs from unsafe changes lets nothing else in."""
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+FIND_SECONDS = 60.0
+"""Kinds that are not served are looked for again every ten seconds."""
+ALONE = ("--no-leader-elect",)
+"""Who is killed and started again would have to wait until the lease of its former self runs out."""
 MISSING = ("tlsroutes", "tcproutes", "udproutes", "grpcroutes", "listenersets", "backendtlspolicies", "referencegrants")
 RESTART_LINES = 30
 
@@ -43,10 +48,10 @@ def tcp_route(site: Site, version: str) -> dict[str, object]:
     return site.document(f"{GROUP}/{version}", "TCPRoute", "bytes", spec)
 
 
-def supported(site: Site) -> str:
-    """Status of SupportedVersion of the site's class."""
+def supported(site: Site) -> tuple[str, str]:
+    """Status and message of SupportedVersion of the site's class."""
     found = site.plane.get(f"/apis/{GROUP}/v1/gatewayclasses/{site.name}")["status"]["conditions"]
-    return str(next(c["status"] for c in found if c["type"] == "SupportedVersion"))
+    return next((c["status"], c["message"]) for c in found if c["type"] == "SupportedVersion")
 
 
 def claimed(site: Site) -> set[str]:
@@ -56,9 +61,9 @@ def claimed(site: Site) -> set[str]:
 
 def test_every_release_since_v1_4(plane: Plane, tmp_path: Path) -> None:
     """Installed over each other while a controller runs and is killed and started again, on traffic all the time."""
-    with Site(plane, tmp_path) as site, site.controller() as controller:
+    with Site(plane, tmp_path) as site, site.controller(*ALONE) as controller:
         eventually(lambda: controller.said("not served"), "the log says that there are no CRDs", 30)
-        plane.install_crds(plane.older["v1.4.1"] / "experimental")
+        upgrade(plane, OF_OLD[0])
         site.publish()
         plane.merge(site.path("gateways", "web"), {"spec": {"listeners": listeners()}})
         plane.apply(tcp_route(site, "v1alpha2"))
@@ -66,28 +71,37 @@ def test_every_release_since_v1_4(plane: Plane, tmp_path: Path) -> None:
         site.await_statuses()
         eventually(lambda: echoed(site.address, 9000), "the TCPRoute is served")
         with site.load() as load:
-            for number, version in enumerate((*OF_OLD, "v1.7.0")):
-                if version == "v1.7.0":
-                    plane.install_crds(plane.artifacts.experimental_crds)
-                elif number:
-                    plane.install_crds(plane.older[version] / "experimental")
+            for version in (*OF_OLD, "v1.7.0", OF_THE_FUTURE):
+                upgrade(plane, version)
                 before = len(controller.lines())
                 for backend in ("b", "a"):
                     site.lead_to(backend)
                     site.await_served(backend)
                     site.await_statuses()
-                assert supported(site) == "True"
-                assert controller.process is not None
                 controller.kill()
                 controller.start()
                 site.lead_to("b")
                 site.await_served("b")
                 site.await_statuses()
                 assert echoed(site.address, 9000)
+                status = "False" if version == OF_THE_FUTURE else "True"
+                eventually(lambda: supported(site)[0] == status, "SupportedVersion follows")  # noqa: B023
+                assert version in supported(site)[1]
                 await_answers(load, 20)
                 assert len(controller.lines(before)) <= RESTART_LINES, controller.lines(before)
         assert load.result.failures == []
         assert {"ListenerSet", "UDPRoute", "GatewayListenerFilters"} <= claimed(site)
+
+
+def upgrade(plane: Plane, version: str) -> None:
+    """Install the experimental CRDs of a release over those that are there."""
+    if version in plane.older:
+        plane.install_crds(plane.older[version] / "experimental")
+    elif version == OF_THE_FUTURE:
+        annotations = {f"{GROUP}/bundle-version": version}
+        plane.merge(f"{CRDS}/httproutes.{GROUP}", {"metadata": {"annotations": annotations}})
+    else:
+        plane.install_crds(plane.artifacts.experimental_crds)
 
 
 def listeners() -> list[dict[str, object]]:
@@ -116,7 +130,7 @@ def test_kinds_that_are_missing_and_come_later(fresh_plane: Plane, tmp_path: Pat
                 site.lead_to("b")
                 site.await_served("b")
                 site.await_statuses()
-                plane.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tcproutes." + GROUP)
+                plane.delete(f"{CRDS}/tcproutes.{GROUP}")
                 site.lead_to("a")
                 site.await_served("a")
                 await_answers(load, 20)

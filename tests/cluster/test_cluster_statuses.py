@@ -11,7 +11,7 @@ from support.instance import eventually
 
 FOREIGN = "foreign.example/controller"
 TIME = "2026-01-01T00:00:00Z"
-WRITES = 200
+WRITES = 100
 
 
 class Storm:

@@ -62,7 +62,7 @@ def test_watches_are_cut_every_second(site: Site, wire: Wire, account: Account, 
         site.await_statuses()
         with site.load() as load:
             await_answers(load, 20)
-            before, memory = len(controller.lines()), controller.read_memory()
+            before, memory, files = len(controller.lines()), controller.read_memory(), controller.open_files()
             with Cutting(wire) as cutting:
                 changes = 0
                 while cutting.rounds < CUTS:
@@ -76,6 +76,7 @@ def test_watches_are_cut_every_second(site: Site, wire: Wire, account: Account, 
         assert wire.cuts >= CUTS
         assert len(controller.lines(before)) <= 10, controller.lines(before)
         assert controller.read_memory() <= memory + 20
+        assert controller.open_files() <= files + 10
     lease = plane.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{LEASE_NAME}")
     assert lease["spec"]["leaseTransitions"] == 0
 

@@ -179,6 +179,7 @@ class ClusterRuntime:
 
     def _surroundings_changed(self) -> None:
         self._unplanned |= self._gateways.keys()
+        self.writer.look_again()
         self._bell.set()
 
     def _unready(self) -> str:

@@ -319,3 +319,45 @@ def test_thousands_that_are_as_they_should_be_cost_no_request() -> None:
 
     asyncio.run(write(objects, steps))
     assert (objects.patches, objects.reads) == (["last"], [])
+
+
+def test_what_the_server_dropped_is_written_again_when_it_may_keep_it() -> None:
+    objects = Objects(a={})
+    objects.defaults = {"ours": None}  # as a CRD does that does not know the field
+
+    async def steps(writer: StatusWriter) -> None:
+        writer.enable(True)
+        writer.seen(ref("a"), objects.raw("a"))
+        writer.want(ref("a"), "x")
+        await until(lambda: writer.settled)
+        assert objects.objects["a"]["status"] == {"ours": None}
+        writer.seen(ref("a"), objects.raw("a"))
+        await until(lambda: writer.settled)
+        assert objects.patches == ["a"]
+        objects.defaults = {}
+        writer.look_again()
+        await until(lambda: writer.settled)
+
+    asyncio.run(write(objects, steps))
+    assert objects.objects["a"]["status"] == {"ours": "x"}
+    assert objects.patches == ["a", "a"]
+
+
+def test_what_may_not_be_written_is_said_once_for_its_kind(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_module, "FORBIDDEN_SECONDS", 0.001)
+    names = [f"r{number}" for number in range(20)]
+    objects = Objects(**{name: {} for name in names})
+    objects.refusals = {name: [(403, "Forbidden")] * 3 for name in names}
+
+    async def steps(writer: StatusWriter) -> None:
+        writer.enable(True)
+        for name in names:
+            writer.seen(ref(name), objects.raw(name))
+            writer.want(ref(name), "x")
+        await until(lambda: writer.settled)
+
+    asyncio.run(write(objects, steps))
+    assert len(objects.patches) == 80
+    assert [record.levelname for record in caplog.records if "cannot be written" in record.message] == ["ERROR"]

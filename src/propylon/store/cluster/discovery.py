@@ -11,7 +11,7 @@ import msgspec
 from propylon.api.kinds import KindInfo
 from propylon.store.cluster.client import ApiError, Client
 
-RECHECK_SECONDS = 30.0
+RECHECK_SECONDS = 10.0
 """How long an answer holds. A CRD that is installed later is found within this time."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ WATCH_SECONDS = 300
 """After so long (up to twice as long, so that not all watches end at once) the server ends a watch."""
 SILENCE_SECONDS = 150.0
 """A watch that brings nothing for so long, not even one of the bookmarks that come every minute, is taken for dead."""
+PATIENCE_SECONDS = 10.0
+"""What passes within this time is not worth a line: while a CRD is replaced, its objects cannot be read."""
 _GONE = 410
 
 
@@ -111,6 +114,8 @@ class Reflector:
         self._known: dict[ObjectKey, str] = {}
         """Every object that was told, and its resourceVersion."""
         self._said = ""
+        self._failing_since: float | None = None
+        """The first of the failures that nothing came in between."""
         self.synced = False
         """Whether all objects were told once, or the kind is not served."""
         self.path: ResourcePath | None = None
@@ -212,6 +217,7 @@ class Reflector:
             before = version
             try:
                 async with self._client.lines(path.collection, parameters, silence=SILENCE_SECONDS) as lines:
+                    self._accepted()
                     async for line in lines:
                         version = self._take(path, line)
                         self._in_order()
@@ -247,9 +253,12 @@ class Reflector:
     # -- telling -----------------------------------------------------------------------------------------------------
 
     async def _pause(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
         if isinstance(error, ApiError) and error.status == 403:
             self._say(logging.ERROR, "may not be read, see the ClusterRole: %s", error)
-        elif is_said(error):
+        elif is_said(error) or now - self._failing_since < PATIENCE_SECONDS:
             log.debug("%s: cannot be followed at the moment: %s", self.info.kind, error)
         else:
             self._say(logging.WARNING, "cannot be followed at the moment: %s", error)
@@ -257,6 +266,11 @@ class Reflector:
 
     def _in_order(self) -> None:
         self._pauses.reset()
+        self._accepted()
+
+    def _accepted(self) -> None:
+        """The server lets us read; whether anything comes of it is another question."""
+        self._failing_since = None
         if self._said:
             self._said = ""
             log.info("%s: followed", self.info.kind)

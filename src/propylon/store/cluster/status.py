@@ -117,6 +117,12 @@ class StatusWriter:
         self._enabled = enabled
         self._bell.set()
 
+    def look_again(self) -> None:
+        """The server may keep what it dropped before (another CRD): compare every object anew."""
+        self._accepted.clear()
+        for ref in self._desired:
+            self._enqueue(ref)
+
     @property
     def settled(self) -> bool:
         """Whether nothing is left to be written (or not ours to write)."""
