@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- figures: written by a run -->", "<!-- end of figures -->"
 ASCENDING = "at most"
 DESCENDING = "at least"
 
@@ -109,6 +111,17 @@ def write(figures: list[Figure], machine: dict[str, Any], noise: dict[str, Any],
     (RESULTS / "latest.md").write_text(table(every, noises, date), encoding="utf-8")
     for name, series in _series(every).items():
         (RESULTS / f"{name}.svg").write_text(plot(series), encoding="utf-8")
+    judged = [f for f in every if f.goal]
+    README.write_text(with_table(README.read_text(encoding="utf-8"), table(judged, noises, date)), encoding="utf-8")
+
+
+def with_table(text: str, figures: str) -> str:
+    """The text with what stands between its two marks replaced. Raises ValueError without marks."""
+    before, found, rest = text.partition(BEGIN)
+    _, also_found, after = rest.partition(END)
+    if not found or not also_found:
+        raise ValueError(f"no {BEGIN} or {END}")
+    return f"{before}{BEGIN}\n\n{figures}\n{END}{after}"
 
 
 def table(figures: list[Figure], noises: dict[str, Any], date: str) -> str:
