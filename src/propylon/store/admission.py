@@ -39,8 +39,8 @@ def complete(document: Mapping[str, Any]) -> Document:
 
 
 def check(document: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None:
-    """Raise Invalid when validation finds an error in a document, or in how it differs from the stored one."""
-    findings = validate(document, old=stored)
+    """Raise Invalid when validation finds an error in a complete document, or in how it differs from the stored one."""
+    findings = validate(document, old=stored, complete=True)
     if has_error(findings):
         raise Invalid(ref_of_document(document), findings)
 

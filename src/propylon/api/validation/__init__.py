@@ -29,9 +29,13 @@ _CHECKED_BY_HAND = ("name", "namespace", "labels", "annotations")
 
 
 def validate(
-    document: Mapping[str, Any], *, channel: Channel = "experimental", old: Mapping[str, Any] | None = None
+    document: Mapping[str, Any],
+    *,
+    channel: Channel = "experimental",
+    old: Mapping[str, Any] | None = None,
+    complete: bool = False,
 ) -> tuple[Finding, ...]:
-    """Everything wrong with a raw document, in the order of its fields; defaults need not be filled in.
+    """Everything wrong with a raw document, in the order of its fields; `complete` says that defaults are filled in.
 
     `old` is the stored object when this is an update, for fields that must not change. Objects of kinds nobody
     interprets are checked for apiVersion, kind and metadata only.
@@ -57,12 +61,12 @@ def validate(
         newest = f"Use {info.api_version_of(served[0])}." if served else "It exists in the experimental channel only."
         walk.add("version_not_served", "apiVersion", api_version, f"{kind} is not served at this version", newest)
     spec = struct_spec(info.schema(version), channel)
-    complete = apply_defaults(document, channel=channel)
+    filled = document if complete else apply_defaults(document, channel=channel)
     # Metadata has been checked with better words than its struct has; an empty one stands in for it.
-    complete["metadata"] = {}
-    if walk.findings or not compiled(spec, channel)(complete):
+    body = {**filled, "metadata": {}}
+    if walk.findings or not compiled(spec, channel)(body):
         walk.hide = info.kind == "Secret" and info.group == ""
-        _check_body(walk, spec, complete)
+        _check_body(walk, spec, body)
     if old is not None:
         _check_unchanged(walk, info, document, old)
     return tuple(walk.findings)
