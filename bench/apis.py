@@ -20,7 +20,7 @@ from conformance.harness.api import has_condition, load_documents, wait_until
 from conformance.harness.pki import Authority
 
 from bench.load import Address, Api
-from bench.machine import resident_kib
+from bench.machine import cpu_seconds, resident_kib
 from bench.subject import ROOT, BenchError, until
 
 ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes"
@@ -29,11 +29,11 @@ HOST = "127.0.0.1"
 
 class Served:
     """Processes that serve a Kubernetes API, in a directory of their own. Use as a context manager; `started` is how
-    long the API took to be ready."""
+    long the API took to be ready, `cpu` what CPU time its processes had used by then, both in seconds."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pa"))
-        self.started = 0.0
+        self.started = self.cpu = 0.0
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -42,6 +42,7 @@ class Served:
             self.start()
             until(self._is_ready, f"{type(self).__name__} ready", 90, 0.005)
             self.started = time.perf_counter() - began
+            self.cpu = sum(cpu_seconds(process.pid) for process in self._processes)
             self.prepare()
         except BaseException:
             self.__exit__()
