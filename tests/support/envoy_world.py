@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 from propylon import api
 from propylon.envoy import EnvoySettings, build_forms, build_translation
+from propylon.graph.gateways import port_key
 from propylon.graph.model import (
     Backend,
     BackendKey,
     BackendRef,
+    BoundPort,
     Certificate,
     Cluster,
     ClusterKey,
@@ -30,7 +32,7 @@ from propylon.incremental import Engine
 
 GATEWAY = api.ObjectKey("default", "gw")
 GROUP = "gateway.networking.k8s.io"
-COLLECTIONS = ("ports", "virtual_hosts", "l4_routes", "endpoints", "clusters", "secrets")
+COLLECTIONS = ("bound_ports", "served_listeners", "virtual_hosts", "l4_routes", "endpoints", "clusters", "secrets")
 
 
 def listener(name, protocol, port, hostname="", tls=None, filters=(), index=0, listener_set=None):
@@ -76,12 +78,45 @@ def table_of(each):
     return each.route_table
 
 
+class Ports:
+    """Ports as a whole, in place of the sources that hold their parts."""
+
+    def __init__(self, graph):
+        self._graph = graph
+        self._ports = {}
+
+    def set(self, key, port):
+        self.remove(key)
+        self._ports[key] = port
+        tls = any(each.tls is not None for each in port.listeners)
+        bound = BoundPort(key, port.addresses, port.bound_port, tls, port.client_certificate)
+        self._graph.bound_ports.set(key, bound if port.listeners else None)
+        for each in port.listeners:
+            self._graph.served_listeners.set(each.key, each)
+
+    def remove(self, key):
+        port = self._ports.pop(key, None)
+        self._graph.bound_ports.remove(key)
+        for each in port.listeners if port is not None else ():
+            self._graph.served_listeners.remove(each.key)
+
+    def __iter__(self):
+        return iter(sorted(self._ports))
+
+    def items(self):
+        return sorted(self._ports.items())
+
+
 class World:
     """Sources in place of the Graph's collections, and the translation of them."""
 
     def __init__(self, settings=None):
         self.engine = Engine()
         self.graph = SimpleNamespace(**{name: self.engine.source(f"graph: {name}") for name in COLLECTIONS})
+        self.graph.listeners_by_port = self.graph.served_listeners.index(
+            "graph: listeners by port", lambda key, each: (port_key(key, each),)
+        )
+        self.graph.ports = Ports(self.graph)
         settings = settings or EnvoySettings(access_log=False)
         self.forms = build_forms(self.engine, self.graph, settings)
         self.translation = build_translation(self.engine, self.graph, settings, self.forms)

@@ -25,6 +25,9 @@ class Acknowledgements:
         self._rejected: dict[str, dict[ResourceName, tuple[str, str]]] = {}
         """node -> resource -> (version, Envoy's message)."""
 
+        self._versions: dict[tuple[str, str, str], tuple[bytes, int, str]] = {}
+        """What was last computed: (node, Listener, which part of it) -> body, length of the part, version."""
+
     def accept(self, event: Event) -> bool:
         """Take in one event; whether anything that we are asked about may have changed."""
         if isinstance(event, Rejected):
@@ -59,6 +62,7 @@ class Acknowledgements:
     def forget(self, node: str) -> None:
         """The Gateway is gone."""
         self.restarted(node)
+        self._versions = {key: known for key, known in self._versions.items() if key[0] != node}
         self._rejected.pop(node, None)
 
     def rejected(self, node: str) -> Mapping[ResourceName, tuple[str, str]]:
@@ -87,16 +91,23 @@ class Acknowledgements:
         state = self.state(node, (LDS, listener), body)
         if not inside:
             return state
-        version = version_of(body[:inside])
+        version = self._version((node, listener, "inside"), body, inside)
         if state.state == "Programmed":
             self._inside.setdefault(node, {})[listener] = version
         elif state.state == "Pending" and self._inside.get(node, {}).get(listener) == version:
             return PortProgrammed(state="Programmed", message="")
         return state
 
+    def _version(self, key: tuple[str, str, str], body: bytes, length: int) -> str:
+        """The version of the first `length` bytes. It is asked for in every turn, and a Listener may be half a MB."""
+        known = self._versions.get(key)
+        if known is None or known[0] is not body or known[1] != length:
+            known = self._versions[key] = body, length, version_of(body[:length])
+        return known[2]
+
     def state(self, node: str, name: ResourceName, body: bytes) -> PortProgrammed:
         """Where a Listener or a filter chain stands."""
-        version = version_of(body)
+        version = self._version((node, name[1], "whole"), body, len(body)) if name[0] == LDS else version_of(body)
         refusal = self._rejected.get(node, {}).get(name)
         if refusal is not None and refusal[0] == version:
             return PortProgrammed(state="Rejected", message=refusal[1])

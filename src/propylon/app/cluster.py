@@ -29,7 +29,7 @@ from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
 from propylon.envoy import EnvoySettings
 from propylon.graph import GatewayAddresses, Settings
-from propylon.graph.model import Finding, Listener
+from propylon.graph.model import Finding
 from propylon.graph.sources import FIELD_OF_KIND
 from propylon.proxies.kubernetes import PARAMETERS_INFO, ParametersSpec
 from propylon.proxies.kubernetes.addresses import cluster_ips
@@ -386,7 +386,9 @@ class ClusterRuntime:
             # A class that is gone may come back; one of somebody else takes its Gateways along.
             return None if self._class_of(gateway) is not None else Plan(gateway.metadata.uid, None)
         found = self.controller.graph.gateways.get(key)
-        ports = _ports(found.listeners) if found is not None and found.accepted else ()
+        ports = (
+            tuple((port.port, port.transport) for port in found.ports) if found is not None and found.accepted else ()
+        )
         if not ports:
             return Plan(gateway.metadata.uid, None)  # refused for now: what is there stays, nothing new is made of it
         return Plan(gateway.metadata.uid, self._documents(key, gateway, ports))
@@ -416,14 +418,7 @@ class ClusterRuntime:
             self.say(line)
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
-        graph = self.controller.graph
-        report = build_report(
-            (gateway for _, gateway in graph.gateways.items()),
-            (route for _, route in graph.routes.items()),
-            self.statuses,
-            {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
-            self.problems.all(),
-        )
+        report = build_report(self.controller.graph, self.statuses, self.problems.all())
         settled = self._published and not self.data_plane.pending and self.writer.settled and not self._bell.is_set()
         return {"report": report, "settled": settled}
 
@@ -441,11 +436,6 @@ class ClusterRuntime:
             "health-listen": options.health_listen or "nowhere",
             "xds-socket": str(self.data_plane.proxies.xds_socket),
         }
-
-
-def _ports(listeners: Iterable[Listener]) -> tuple[tuple[int, str], ...]:
-    accepted = (listener for listener in listeners if listener.accepted)
-    return tuple(sorted({(found.port, "UDP" if found.protocol == "UDP" else "TCP") for found in accepted}))
 
 
 _WRITTEN_GROUPS = frozenset({api.GATEWAY_GROUP, api.EXPERIMENTAL_GROUP})

@@ -126,7 +126,9 @@ class Controller:
                 for collection in self.findings
                 for ref, (_, new) in commit.changes(collection).items()
             },
-            gateways=frozenset(commit.changes(self.graph.gateways)),
+            gateways=frozenset(commit.changes(self.graph.gateways)).union(
+                key.gateway for key in commit.changes(self.graph.bound_ports)
+            ),
             unserved_changed=bool(commit.changes(self.graph.unserved)),
             failures=tuple(commit.failures),
             explanation=commit.explain() if self.engine.trace and commit.trace else "",

@@ -121,7 +121,7 @@ class DataPlane:
         )
         for node in wanted - self._served:
             outcome.resources.setdefault(node, {})
-        held = self.guard.review(graph.ports, outcome.resources, retry=retry)
+        held = self.guard.review(graph.bound_ports, outcome.resources, retry=retry)
         for node, port_names in held.released.items():
             for name in port_names:
                 resource = self.controller.resource(node, (LDS, name))

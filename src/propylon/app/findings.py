@@ -7,7 +7,20 @@ from collections.abc import Iterable
 
 from propylon import api
 from propylon.graph import Graph
-from propylon.graph.model import BackendRef, ExternalAuth, Filter, Finding, Gateway, Mirror, Policy, Route, Rule
+from propylon.graph.gateways import Parent
+from propylon.graph.model import (
+    BackendRef,
+    ExternalAuth,
+    Filter,
+    Finding,
+    Gateway,
+    Listener,
+    ListenerSetNode,
+    Mirror,
+    Policy,
+    Route,
+    Rule,
+)
 from propylon.incremental import Collection, Engine, Look, Source
 
 Findings = tuple[Finding, ...]
@@ -18,8 +31,14 @@ def build_findings(
 ) -> tuple[Collection[api.ObjectRef, Findings], ...]:
     """One collection per origin; an object may stand in several."""
 
-    def of_gateway(_key: api.ObjectKey, gateway: Gateway, _look: Look) -> dict[api.ObjectRef, Findings]:
-        return gateway_findings(gateway)
+    def of_gateway(key: api.ObjectKey, gateway: Gateway, _look: Look) -> dict[api.ObjectRef, Findings]:
+        found = gateway_findings(gateway)
+        return {api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *key): found} if found else {}
+
+    def of_listener_set(key: api.ObjectKey, node: ListenerSetNode, look: Look) -> dict[api.ObjectRef, Findings]:
+        listeners = look.by(graph.listeners_by_parent, Parent("ListenerSet", *key))
+        found = listener_set_findings(node, (listener for _, listener in listeners))
+        return {api.ObjectRef(api.GATEWAY_GROUP, "ListenerSet", *key): found} if found else {}
 
     def of_route(_ref: api.ObjectRef, route: Route, _look: Look) -> Findings | None:
         return route_findings(route) or None
@@ -29,6 +48,7 @@ def build_findings(
 
     return (
         engine.flat_derive("findings of gateways", graph.gateways, of_gateway),
+        engine.flat_derive("findings of ListenerSets", graph.listener_set_nodes, of_listener_set),
         engine.derive("findings of routes", graph.routes, of_route),
         engine.flat_derive("findings of policies", graph.policies, of_policy),
         graph.dangling,
@@ -36,16 +56,15 @@ def build_findings(
     )
 
 
-def gateway_findings(gateway: Gateway) -> dict[api.ObjectRef, Findings]:
-    """Those of the Gateway and its own listeners, and of every ListenerSet with its listeners."""
-    found: dict[api.ObjectRef, list[Finding]] = {}
-    found[api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *gateway.key)] = list(gateway.findings)
-    for listener_set in gateway.listener_sets:
-        found[api.ObjectRef(api.GATEWAY_GROUP, "ListenerSet", *listener_set.key)] = list(listener_set.findings)
-    for listener in gateway.listeners:
-        ref = api.ObjectRef(api.GATEWAY_GROUP, listener.key.kind, listener.key.namespace, listener.key.name)
-        found.setdefault(ref, []).extend(listener.findings)
-    return {ref: tuple(findings) for ref, findings in found.items() if findings}
+def gateway_findings(gateway: Gateway) -> Findings:
+    """Those of the Gateway and its own listeners."""
+    return (*gateway.findings, *(finding for listener in gateway.listeners for finding in listener.findings))
+
+
+def listener_set_findings(node: ListenerSetNode, listeners: Iterable[Listener]) -> Findings:
+    """Those of a ListenerSet and its listeners."""
+    ordered = sorted(listeners, key=lambda listener: listener.index)
+    return (*node.findings, *(finding for listener in ordered for finding in listener.findings))
 
 
 def route_findings(route: Route) -> Findings:

@@ -16,7 +16,7 @@ from propylon import api
 from propylon.app.controller import Controller
 from propylon.app.machine_documents import Crash, Facts, Proxy, node_document, node_name, pod_document, pod_ref
 from propylon.app.proxy_logs import read_proxy_log
-from propylon.graph.model import Port
+from propylon.graph.model import BoundPort
 from propylon.proxies.process import ProcessProxies
 from propylon.proxies.settings import BackingOff, Exited, Phase, ProxyEvent, ProxyState
 from propylon.server.errors import bad_request
@@ -162,8 +162,8 @@ class Machine:
         nodes, self._touched = self._touched, set()
         wanted: dict[api.ObjectRef, Document | None] = {}
         states = self._proxies.states()
-        ports: dict[str, list[Port]] = {}
-        for key, port in sorted(self._controller.graph.ports.items()):
+        ports: dict[str, list[BoundPort]] = {}
+        for key, port in self._controller.graph.bound_ports.items():
             if (node := "/".join(key.gateway)) in nodes:
                 ports.setdefault(node, []).append(port)
         for node in sorted(nodes):
@@ -176,7 +176,7 @@ class Machine:
             self._touched |= nodes
 
     def _documents(
-        self, node: str, state: ProxyState | None, ready: bool, ports: Sequence[Port]
+        self, node: str, state: ProxyState | None, ready: bool, ports: Sequence[BoundPort]
     ) -> dict[api.ObjectRef, Document | None]:
         """What is to be shown for a node, and what no longer."""
         key = api.ObjectKey(*node.split("/", 1))
@@ -202,7 +202,7 @@ class Machine:
         gone: dict[api.ObjectRef, Document | None] = {before: None} if before not in (None, ref) and before else {}
         return {**gone, ref: document}
 
-    def _proxy(self, node: str, state: ProxyState, ready: bool, ports: Sequence[Port]) -> Proxy:
+    def _proxy(self, node: str, state: ProxyState, ready: bool, ports: Sequence[BoundPort]) -> Proxy:
         if state.pid is not None and self._started.get(node, (0,))[0] != state.pid:
             self._started[node] = state.pid, process_started(state.pid) or dt.datetime.now(dt.UTC)
         crash = self._crashes.get(node)

@@ -11,7 +11,8 @@ from propylon import api
 from propylon.app.addresses import Obstacle, port_obstacle
 from propylon.app.report import Problem
 from propylon.envoy import names
-from propylon.graph.model import Port, PortKey
+from propylon.graph.assembled import Assembled
+from propylon.graph.model import BoundPort, Port, PortKey
 from propylon.incremental import Collection
 from propylon.xds import LDS, ResourceName
 
@@ -61,7 +62,7 @@ class PortGuard:
 
     def review(
         self,
-        ports: Collection[PortKey, Port],
+        ports: Collection[PortKey, BoundPort],
         changes: Mapping[Node, MutableMapping[ResourceName, bytes | None]],
         *,
         retry: bool,
@@ -81,7 +82,7 @@ class PortGuard:
                     released.setdefault(key.gateway, []).append(names.listener(key))
         return Review(released)
 
-    def _look(self, key: PortKey, port: Port) -> None:
+    def _look(self, key: PortKey, port: BoundPort) -> None:
         places = tuple((address, port.bound_port, key.transport) for address in port.addresses)
         if self._bound.get(key) == places:
             return
@@ -106,7 +107,7 @@ class PortGuard:
             self._claims.pop(place, None)
 
     def problems(
-        self, ports: Collection[PortKey, Port], locate: Callable[[api.ObjectRef, str], tuple[str, int, int]]
+        self, ports: Assembled[PortKey, Port], locate: Callable[[api.ObjectRef, str], tuple[str, int, int]]
     ) -> Iterable[Problem]:
         """One per listener whose port is held back."""
         for key, message in sorted(self._obstacles.items()):

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from propylon import api
-from propylon.graph.model import Gateway, Route
+from propylon.graph import Graph
+from propylon.graph.model import Gateway, Listener, Route
 
 Status = Mapping[str, Any]
 
@@ -45,28 +46,33 @@ def condition(status: Status, kind: str) -> str | None:
 
 
 def build_report(
-    gateways: Iterable[Gateway],
-    routes: Iterable[Route],
+    graph: Graph,
     statuses: Mapping[api.ObjectRef, Status],
-    bound_ports: Mapping[tuple[api.ObjectKey, int], int],
     problems: Iterable[Problem],
     notices: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Assemble the report; deterministic order."""
+    bound_ports = {(key.gateway, key.port): port.bound_port for key, port in graph.bound_ports.items()}
     return {
-        "gateways": [_gateway(g, statuses, bound_ports) for g in sorted(gateways, key=lambda g: g.key)],
-        "routes": [_route(r, statuses) for r in sorted(routes, key=lambda r: r.ref)],
+        "gateways": [
+            _gateway(gateway, graph.merged_listeners(key), statuses, bound_ports)
+            for key, gateway in graph.gateways.items()
+        ],
+        "routes": [_route(route, statuses) for _, route in graph.routes.items()],
         "errors": [p.as_document() for p in problems],
         "notices": list(notices),
     }
 
 
 def _gateway(
-    gateway: Gateway, statuses: Mapping[api.ObjectRef, Status], bound_ports: Mapping[tuple[api.ObjectKey, int], int]
+    gateway: Gateway,
+    merged: Iterable[Listener],
+    statuses: Mapping[api.ObjectRef, Status],
+    bound_ports: Mapping[tuple[api.ObjectKey, int], int],
 ) -> dict[str, Any]:
     status = statuses.get(api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *gateway.key), {})
     listeners = []
-    for listener in gateway.listeners:
+    for listener in merged:
         holder = statuses.get(
             api.ObjectRef(api.GATEWAY_GROUP, listener.key.kind, listener.key.namespace, listener.key.name), {}
         )

@@ -100,12 +100,9 @@ class Workspace:
 
     def report(self) -> dict[str, Any]:
         """The object that `propylon status -o json` prints."""
-        graph = self.controller.graph
         return build_report(
-            (g for _, g in graph.gateways.items()),
-            (r for _, r in graph.routes.items()),
+            self.controller.graph,
             self.statuses,
-            {(key.gateway, key.port): port.bound_port for key, port in graph.ports.items()},
             self.problems.all(),
             self.notices,
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from propylon import api
-from propylon.app.findings import gateway_findings, route_findings
+from propylon.app.findings import gateway_findings, listener_set_findings, route_findings
 from propylon.app.offline import Manifests
 from propylon.app.problems import REMEDIES
 from propylon.app.snapshots import Taken
@@ -18,6 +18,7 @@ from propylon.check.shadow import Shadowed, unreachable
 from propylon.explain.hints import grant_for
 from propylon.explain.predicates import match_text
 from propylon.graph import model
+from propylon.graph.gateways import Parent
 from propylon.store.files import Severity as FileSeverity
 
 _OF_FILES: dict[FileSeverity, Severity] = {
@@ -65,9 +66,13 @@ class _Check:
     # -- the Graph's own findings --------------------------------------------------------------------------------------
 
     def _of_graph(self) -> Iterator[Finding]:
-        for gateway in self.graph.gateways.snapshot().values():
-            for ref, findings in gateway_findings(gateway).items():
-                yield from self._of_findings(ref, findings)
+        for key, gateway in self.graph.gateways.items():
+            yield from self._of_findings(api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *key), gateway_findings(gateway))
+        for key, node in self.graph.listener_set_nodes.items():
+            listeners = self.graph.listeners_by_parent.get(Parent("ListenerSet", *key)) or ()
+            found = (listener for each in listeners if (listener := self.graph.listeners.get(each)) is not None)
+            ref = api.ObjectRef(api.GATEWAY_GROUP, "ListenerSet", *key)
+            yield from self._of_findings(ref, listener_set_findings(node, found))
         for ref, route in self.graph.routes.items():
             yield from self._of_findings(ref, route_findings(route))
         for policy in self.graph.policies.snapshot().values():

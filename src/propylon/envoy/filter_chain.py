@@ -20,7 +20,16 @@ from propylon.envoy.http_filters.ext_authz import AuthorizationFilter
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tcp_proxy import build_tcp_proxy
 from propylon.envoy.tls import HTTP_ALPN, build_downstream_socket, handshake_timeout
-from propylon.graph.model import L4Route, Listener, ListenerTls, Port, PortKey, RouteTableKey, SecretKey
+from propylon.graph.model import (
+    BoundPort,
+    L4Key,
+    L4Route,
+    Listener,
+    ListenerTls,
+    PortKey,
+    RouteTableKey,
+    SecretKey,
+)
 
 
 class ChainKey(NamedTuple):
@@ -68,36 +77,42 @@ class FilterChain(msgspec.Struct, frozen=True):
     origins: tuple[api.ObjectRef, ...]
 
 
-def is_matched(port: Port, settings: EnvoySettings) -> bool:
+def is_matched(port: BoundPort, settings: EnvoySettings) -> bool:
     """Whether the Listener of a port finds its chains through a matcher, and some of them may be discovered."""
-    return settings.discover_chains and any(listener.tls is not None for listener in port.listeners)
+    return settings.discover_chains and port.tls
 
 
-def plan_chains(port: Port, l4_routes: Sequence[L4Route], settings: EnvoySettings) -> dict[ChainKey, ChainPlan]:
-    """The chains of a TCP port, by SNI where listeners use TLS.
+def listener_chain(port: PortKey, listener: Listener) -> ChainKey:
+    """The chain that a listener of a TCP port is served by, unless a route has one of its own there."""
+    return ChainKey(port, "" if listener.protocol == "HTTP" else _sni(listener.hostname))
+
+
+def route_chain(key: L4Key) -> ChainKey:
+    """The chain of a TLSRoute's hostname, or of a TCPRoute."""
+    return ChainKey(PortKey(key.gateway, key.port, key.transport), _sni(key.hostname))
+
+
+def plan_chain(
+    key: ChainKey, listeners: Sequence[Listener], routes: Sequence[tuple[L4Route, Listener]], *, matched: bool
+) -> ChainPlan | None:
+    """Who is served by a chain, given the listeners that it stands for, the most specific hostname first, and the L4
+    routes with their listeners.
 
     An SNI that nothing serves finds no chain, and Envoy closes. A TLS or TCP listener without a route has a chain
     without filters for its hostname, which closes too and keeps a wider listener's routes off.
     """
-    if port.key.transport == "UDP" or not port.addresses:
-        return {}
-    matched = is_matched(port, settings)
-    by_key = {listener.key: listener for listener in port.listeners}
-    plans: dict[ChainKey, ChainPlan] = {}
-
-    def plan(sni: str, listener: Listener, route: L4Route | None = None) -> None:
-        own = listener.key.kind == "Gateway" and sni == _sni(listener.hostname)
-        plans[ChainKey(port.key, sni)] = ChainPlan(listener, route, matched and not own)
-
-    for route in l4_routes:
-        listener = by_key.get(route.listener)
-        if listener is not None:
-            plan(_sni(route.key.hostname), listener, route)
-    for listener in port.listeners:
-        sni = "" if listener.protocol == "HTTP" else _sni(listener.hostname)
-        if listener.protocol == "HTTPS" or ChainKey(port.key, sni) not in plans:
-            plan(sni, listener)
-    return plans
+    route: L4Route | None = None
+    https = [each for each in listeners if each.protocol == "HTTPS"]
+    if https:
+        listener = https[-1]
+    elif routes:
+        route, listener = routes[-1]
+    elif listeners:
+        listener = listeners[0]
+    else:
+        return None
+    own = listener.key.kind == "Gateway" and key.sni == _sni(listener.hostname)
+    return ChainPlan(listener, route, matched and not own)
 
 
 def build_filter_chain(

@@ -5,6 +5,7 @@ list of wildcards, longest first (a wildcard stands for any number of labels), b
 connection. (Envoy has a ServerNameMatcher for wildcards; its authors call it work in progress and not to be trusted.)
 """
 
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ from xds.type.matcher.v3 import matcher_pb2
 
 from propylon.envoy.resource import embed, pack, serialize
 
+SHARES = 64
+"""So many parts of exact names are joined by themselves, so that one name more among thousands joins few anew."""
 _ON_MATCH = matcher_pb2.Matcher.OnMatch
 _TREE = matcher_pb2.Matcher.MatcherTree
 _MATCHER_OF_LISTENER = listener_pb2.Listener.DESCRIPTOR.fields_by_name["filter_chain_matcher"].number
@@ -36,8 +39,21 @@ def build_entry(sni: str, chain: str) -> bytes:
     return serialize(matcher_pb2.Matcher.MatcherList(matchers=[out]))
 
 
+def share_of_name(sni: str) -> int:
+    """Among which exact names one is joined before the whole matcher is; -1 if it is none."""
+    return zlib.crc32(sni.encode()) % SHARES if sni and not sni.startswith("*") else -1
+
+
+def join_entries(entries: Iterable[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:
+    """Join the parts of exact names into one, which goes by the first of them; the others stay as they are."""
+    every = tuple(entries)
+    exact = [(sni, entry) for sni, entry in every if sni and not sni.startswith("*")]
+    others = tuple(each for each in every if not each[0] or each[0].startswith("*"))
+    return ((exact[0][0], b"".join(entry for _, entry in exact)), *others) if exact else others
+
+
 def build_matcher(entries: Iterable[tuple[str, bytes]]) -> bytes:
-    """The matcher, given (SNI, part), as a serialized Listener that has nothing else."""
+    """The matcher, given (SNI, part), as a serialized Listener with nothing else; exact names may be joined."""
     exact: list[bytes] = []
     wildcards: list[tuple[int, bytes]] = []
     otherwise = matcher_pb2.Matcher()

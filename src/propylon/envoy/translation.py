@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -11,8 +11,17 @@ from propylon import api
 from propylon.envoy import names
 from propylon.envoy.cluster import build_cluster, build_passthrough_cluster, build_weighted_udp_cluster
 from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment, is_ip
-from propylon.envoy.filter_chain import ChainKey, ChainPlan, FilterChain, build_filter_chain, is_matched, plan_chains
-from propylon.envoy.filter_chain_matcher import build_entry, build_matcher
+from propylon.envoy.filter_chain import (
+    ChainKey,
+    ChainPlan,
+    FilterChain,
+    build_filter_chain,
+    is_matched,
+    listener_chain,
+    plan_chain,
+    route_chain,
+)
+from propylon.envoy.filter_chain_matcher import build_entry, build_matcher, join_entries, share_of_name
 from propylon.envoy.forms import Forms, build_forms
 from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of, listener_filters, usable
 from propylon.envoy.listener import PortHead, build_listener, join_listener
@@ -29,29 +38,26 @@ from propylon.envoy.resource import (
     serialize,
     unique,
 )
-from propylon.envoy.route_configuration import (
-    Claim,
-    RouteTable,
-    build_route_configuration,
-    claims_of,
-    route_tables,
-)
+from propylon.envoy.route_configuration import RouteTable, build_route_configuration
+from propylon.envoy.route_tables import Tables, build_route_tables
 from propylon.envoy.scope import ANY, build_fallback_scope, build_scope, is_exact, scope_name
 from propylon.envoy.secret import build_secret
 from propylon.envoy.secret_keeper import build_secret_keeper, share_of
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.udp_proxy import live_backends, weighted
 from propylon.envoy.virtual_host import as_fragment, build_virtual_host, origins_of
+from propylon.graph.gateways import by_specificity, port_key
 from propylon.graph.model import (
     BackendKey,
+    BoundPort,
     Certificate,
     Cluster,
     ClusterKey,
     Endpoint,
     L4Key,
     L4Route,
+    Listener,
     ListenerKey,
-    Port,
     PortKey,
     RouteTableKey,
     SecretKey,
@@ -66,7 +72,6 @@ if TYPE_CHECKING:
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 Resources = Collection[tuple[api.ObjectKey, str], Resource]
-Tables = Collection[RouteTableKey, RouteTable]
 Named = dict[tuple[api.ObjectKey, str], Resource]
 
 
@@ -99,14 +104,7 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     """Create the collections that hold Envoy's configuration of every Gateway in `graph`."""
     forms = forms or build_forms(engine, graph, settings)
 
-    def claims(_: PortKey, port: Port, __: Look) -> tuple[Claim, ...] | None:
-        return claims_of(port) or None
-
-    def tables_of(_: PortKey, claims: tuple[Claim, ...], __: Look) -> dict[RouteTableKey, RouteTable]:
-        return route_tables(claims, settings.misdirected_limit)
-
-    claims_by_port = engine.derive("envoy: claims of listeners", graph.ports, claims)
-    tables: Tables = engine.flat_derive("envoy: route tables", claims_by_port, tables_of)
+    tables = build_route_tables(engine, graph, settings)
     weighted_udp = _weighted_udp_routes(engine, graph)
     route_configurations, scopes = _route_configurations(engine, graph, tables, forms, settings)
     listeners, filter_chains, secret_keepers = _listeners(engine, graph, tables, forms, settings)
@@ -146,9 +144,6 @@ def _listeners(
         found = {each.name: each for each in every if usable(each.auth)}
         return tuple(found[name] for name in sorted(found))
 
-    def plans_of(key: PortKey, port: Port, look: Look) -> dict[ChainKey, ChainPlan]:
-        return plan_chains(port, [route for _, route in look.by(l4_by_port, key)], settings)
-
     def chain(key: ChainKey, plan: ChainPlan, look: Look) -> FilterChain:
         table = plan.route_table
         authorizations = authorization_of(look, table) if table is not None else ()
@@ -160,19 +155,26 @@ def _listeners(
     def entry(key: ChainKey, _: ChainPlan, __: Look) -> bytes:
         return build_entry(key.sni, names.filter_chain(*key))
 
-    def head(key: PortKey, port: Port, __: Look) -> PortHead | None:
-        if not port.addresses or not port.listeners:
+    def joined(_: tuple[PortKey, int], chains: tuple[ChainKey, ...], look: Look) -> tuple[tuple[str, bytes], ...]:
+        found = ((chain.sni, look.get(entries, chain)) for chain in chains)
+        return join_entries((sni, each) for sni, each in found if each is not None)
+
+    def head(key: PortKey, port: BoundPort, look: Look) -> PortHead | None:
+        if not port.addresses:
             return None
         matched = is_matched(port, settings)
-        tls = any(each.tls is not None for each in port.listeners)
-        gateway = api.ObjectRef(GATEWAY_GROUP, "Gateway", *key.gateway)
-        holders = (gateway,) if matched else unique(_holder(each.key) for each in port.listeners)
-        return PortHead(key, port.addresses, port.bound_port, tls, matched, holders)
+        holders: tuple[api.ObjectRef, ...] = (api.ObjectRef(GATEWAY_GROUP, "Gateway", *key.gateway),)
+        if not matched:
+            listeners = sorted((each for _, each in look.by(graph.listeners_by_port, key)), key=by_specificity)
+            holders = unique(_holder(each.key) for each in listeners)
+        return PortHead(key, port.addresses, port.bound_port, port.tls, matched, holders)
 
     def listener(key: PortKey, port: PortHead, look: Look) -> Named:
         routes = [route for _, route in look.by(l4_by_port, key)] if key.transport == "UDP" else []
         inside = [each for _, each in look.by(chains_inside, key)]
-        matcher = build_matcher((c.sni, e) for c, e in look.by(entries_by_port, key)) if port.matched else b""
+        matcher = (
+            build_matcher(part for _, parts in look.by(parts_by_port, key) for part in parts) if port.matched else b""
+        )
         body = join_listener(build_listener(port, routes[0] if routes else None), [each.body for each in inside])
         causes = [*(route.route for route in routes), *(origin for each in inside for origin in each.origins)]
         origins = unique([*port.origins, *causes])
@@ -189,17 +191,42 @@ def _listeners(
     by_table = authorization.index("envoy: authorization by table", lambda key, _: (key.table,))
     authorization_by_table = engine.derive("envoy: authorization of tables", by_table, of_table)
     authorization_by_listener = engine.derive("envoy: authorization of listeners", tables, of_listeners)
-    plans = engine.flat_derive("envoy: plans of filter chains", graph.ports, plans_of)
+    plans = _plans(engine, graph, settings)
     chains = engine.derive("envoy: filter chains", plans, chain)
     chains_inside = chains.index("envoy: chains inside", lambda key, each: () if each.discovered else (key.port,))
     entries = engine.derive("envoy: entries of matchers", plans, entry)
-    entries_by_port = entries.index("envoy: entries by port", lambda key, _: (key.port,))
-    heads = engine.derive("envoy: heads of ports", graph.ports, head)
+    by_share = entries.index("envoy: entries by share", lambda key, _: ((key.port, share_of_name(key.sni)),))
+    parts = engine.derive("envoy: parts of matchers", by_share, joined)
+    parts_by_port = parts.index("envoy: parts by port", lambda key, _: (key[0],))
+    heads = engine.derive("envoy: heads of ports", graph.bound_ports, head)
     return (
         engine.flat_derive("envoy: listeners", heads, listener),
         engine.flat_derive("envoy: discovered chains", chains, discovered),
         _secret_keepers(engine, plans),
     )
+
+
+def _plans(engine: Engine, graph: Graph, settings: EnvoySettings) -> Collection[ChainKey, ChainPlan]:
+    def chain_of_listener(key: ListenerKey, each: Listener) -> tuple[ChainKey, ...]:
+        port = port_key(key, each)
+        return (listener_chain(port, each),) if port.transport == "TCP" else ()
+
+    def chain_of_route(key: L4Key, _: L4Route) -> tuple[ChainKey, ...]:
+        return (route_chain(key),) if key.transport == "TCP" else ()
+
+    def plan(key: ChainKey, _: object, look: Look) -> ChainPlan | None:
+        port = look.get(graph.bound_ports, key.port)
+        if port is None or not port.addresses:
+            return None
+        listeners = sorted((each for _, each in look.by(listeners_by_chain, key)), key=by_specificity)
+        routes = [(route, look.get(graph.served_listeners, route.listener)) for _, route in look.by(l4_by_chain, key)]
+        at_port = [(route, each) for route, each in routes if each is not None and port_key(each.key, each) == key.port]
+        return plan_chain(key, listeners, at_port, matched=is_matched(port, settings))
+
+    listeners_by_chain = graph.served_listeners.index("envoy: listeners by chain", chain_of_listener)
+    l4_by_chain = graph.l4_routes.index("envoy: L4 routes by chain", chain_of_route)
+    chain_keys: Collection[ChainKey, Any] = Union(engine, "envoy: keys of chains", listeners_by_chain, l4_by_chain)
+    return engine.derive("envoy: plans of filter chains", chain_keys, plan)
 
 
 def _secret_keepers(engine: Engine, plans: Collection[ChainKey, ChainPlan]) -> Resources:
@@ -225,7 +252,7 @@ def _secret_keepers(engine: Engine, plans: Collection[ChainKey, ChainPlan]) -> R
 def _route_configurations(
     engine: Engine, graph: Graph, tables: Tables, forms: Forms, settings: EnvoySettings
 ) -> tuple[Resources, Resources]:
-    def offset(_: PortKey, port: Port, __: Look) -> int | None:
+    def offset(_: PortKey, port: BoundPort, __: Look) -> int | None:
         return port.bound_port - port.key.port or None
 
     def fragment(key: VirtualHostKey, host: VirtualHost, look: Look) -> Fragment:
@@ -269,7 +296,7 @@ def _route_configurations(
         body = build_scope(key.table, key.hostname, host.scope)
         return _named(key.table.gateway, Resource(SCOPED_ROUTE_CONFIGURATION, name, body, host.origins))
 
-    offsets = engine.derive("envoy: port offsets", graph.ports, offset)
+    offsets = engine.derive("envoy: port offsets", graph.bound_ports, offset)
     fragments = engine.derive("envoy: virtual hosts", graph.virtual_hosts, fragment)
     fragments_by_table = fragments.index("envoy: virtual hosts by table", lambda key, _: (key.table,))
     fallbacks_by_table = fragments.index(

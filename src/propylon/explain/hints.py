@@ -236,7 +236,7 @@ def _listeners_not_served(clues: Clues, place_of: PlaceOf) -> Iterator[Hint]:
             if finding.condition == "Accepted" and finding.status == "False":
                 ref = api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *key)
                 yield Hint(f"Gateway {key} is not served: {finding.message}", place=place_of(ref, finding.field))
-        for listener in gateway.listeners:
+        for listener in clues.graph.merged_listeners(key):
             if listener.servable or listener.port != asked.port:
                 continue
             if listener.protocol in {"HTTP", "HTTPS", "TLS"} and not covers(normalized(listener.hostname), name or "*"):

@@ -5,9 +5,17 @@ from typing import NamedTuple
 
 from propylon import api
 from propylon.graph.classes import GatewayHead
-from propylon.graph.gateways import Candidates, Parent
+from propylon.graph.gateways import Parent
 from propylon.graph.hostnames import ancestors, effective, intersection, normalized
-from propylon.graph.model import Attachment, EffectiveHostname, Finding, Listener, ListenerKey, RouteParent
+from propylon.graph.model import (
+    Attachment,
+    Candidates,
+    EffectiveHostname,
+    Finding,
+    Listener,
+    ListenerKey,
+    RouteParent,
+)
 from propylon.graph.references import namespace_allowed
 from propylon.graph.sources import Sources
 from propylon.incremental import Collection, Index, Look

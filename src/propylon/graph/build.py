@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from propylon import api
+from propylon.graph.assembled import Assembled
 from propylon.graph.attachment import Tables as AttachmentTables
 from propylon.graph.attachment import host_keys, parents_of
 from propylon.graph.backends import build_backends
@@ -10,19 +11,25 @@ from propylon.graph.classes import GatewayHead, build_classes, build_heads
 from propylon.graph.endpoints import build_endpoints, build_slice_endpoints
 from propylon.graph.gateways import (
     Binding,
-    Candidates,
     Parent,
     Tables,
     build_bindings,
+    build_bound_ports,
     build_gateways,
+    build_listener_set_nodes,
     build_listener_sets,
-    build_listeners,
-    build_ports,
+    build_own_listeners,
+    build_served,
+    gather_port,
+    port_key,
 )
 from propylon.graph.listeners import build_gateway_tls
+from propylon.graph.merging import build_listeners
 from propylon.graph.model import (
     Backend,
     BackendKey,
+    BoundPort,
+    Candidates,
     Certificate,
     Cluster,
     ClusterKey,
@@ -34,6 +41,7 @@ from propylon.graph.model import (
     L4Route,
     Listener,
     ListenerKey,
+    ListenerSetNode,
     Policy,
     Port,
     PortKey,
@@ -73,9 +81,19 @@ class Graph(NamedTuple):
     """ListenerSets of Gateways of ours, before they met other listeners."""
     listeners: Collection[ListenerKey, Listener]
     listeners_by_parent: Index[Parent, ListenerKey, Listener]
+    served_listeners: Collection[ListenerKey, Listener]
+    """Those that have their part in a port that is bound."""
+    listeners_by_port: Index[PortKey, ListenerKey, Listener]
+    """Served ones."""
+    listener_set_nodes: Collection[api.ObjectKey, ListenerSetNode]
+    """ListenerSets of Gateways of ours, with what came of their listeners."""
+    listener_sets_by_gateway: Index[api.ObjectKey, api.ObjectKey, Candidates]
     bindings: Collection[api.ObjectKey, Binding]
     """Gateways that are served: accepted, with an address to bind."""
-    ports: Collection[PortKey, Port]
+    bound_ports: Collection[PortKey, BoundPort]
+    """Ports without their listeners."""
+    ports: Assembled[PortKey, Port]
+    """Ports with all their listeners, for those who look at the whole."""
     routes: Collection[api.ObjectRef, Route]
     virtual_hosts: Collection[VirtualHostKey, VirtualHost]
     l4_routes: Collection[L4Key, L4Route]
@@ -93,6 +111,15 @@ class Graph(NamedTuple):
     dangling: Collection[api.ObjectRef, tuple[Finding, ...]]
     """Objects whose parents do not exist: nobody may write that into their status."""
 
+    def merged_listeners(self, gateway: api.ObjectKey) -> tuple[Listener, ...]:
+        """Return all listeners of a Gateway in precedence order (GEP-1713): its own, then those of the oldest set."""
+        found = self.gateways.get(gateway)
+        keys = [listener.key for listener in found.listeners] if found is not None else []
+        sets = [self.listener_sets.get(key) for key in self.listener_sets_by_gateway.get(gateway) or ()]
+        for each in sorted((s for s in sets if s is not None), key=lambda s: (s.created, s.node.key)):
+            keys += [listener.key for listener in each.listeners]
+        return tuple(listener for key in keys if (listener := self.listeners.get(key)) is not None)
+
 
 def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
     """Derive the Graph from its sources. Call once per engine, before the first commit or after it."""
@@ -108,12 +135,17 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
     gateway_tls, frontend_authorities = build_gateway_tls(engine, sources, grants)
     tables = Tables(engine, sources, grants, heads, backends, gateway_tls, settings)
     listener_sets = build_listener_sets(tables)
-    gateways = build_gateways(tables, listener_sets)
-    listeners = build_listeners(engine, gateways)
+    own_listeners = build_own_listeners(tables)
+    listeners = build_listeners(engine, own_listeners, listener_sets)
+    listener_set_nodes = build_listener_set_nodes(engine, listener_sets, listeners)
+    gateways = build_gateways(tables, own_listeners, listener_set_nodes, listeners)
     by_parent = listeners.index("listeners by parent", parents_of)
     by_host = listeners.index("listeners by host", host_keys)
     bindings = build_bindings(engine, sources, gateways)
-    ports = build_ports(engine, listeners, bindings)
+    served = build_served(engine, listeners, bindings)
+    by_port = served.index("listeners by port", lambda key, listener: (port_key(key, listener),))
+    bound_ports = build_bound_ports(engine, served, by_port, bindings)
+    by_gateway = listener_sets.index("listener sets by gateway", lambda _key, found: (found.node.gateway,))
 
     default_gateways = heads.index("default gateways", lambda _key, head: (head.default_scope or "None",))
     attachment = AttachmentTables(sources, heads, default_gateways, listener_sets, listeners, by_parent, by_host)
@@ -135,8 +167,13 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
         listener_sets=listener_sets,
         listeners=listeners,
         listeners_by_parent=by_parent,
+        served_listeners=served,
+        listeners_by_port=by_port,
+        listener_set_nodes=listener_set_nodes,
+        listener_sets_by_gateway=by_gateway,
         bindings=bindings,
-        ports=ports,
+        bound_ports=bound_ports,
+        ports=Assembled(engine, bound_ports, lambda _key, bound: gather_port(bound, served, by_port)),
         routes=routes,
         virtual_hosts=virtual_hosts,
         l4_routes=l4_routes,

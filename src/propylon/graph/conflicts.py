@@ -1,56 +1,104 @@
-"""Listeners of one Gateway among themselves: which are indistinct, which lose, whose TLS overlaps (GEP-1713)."""
+"""Listeners of one Gateway among themselves: which are indistinct, which lose, whose TLS overlaps (GEP-1713).
+
+Each verdict is reached from what a listener shares a socket or a hostname with, so that one listener among thousands is
+judged without reading the others; `merging` finds those that count.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from propylon.graph.hostnames import ancestors, normalized
+from propylon import api
+from propylon.graph.hostnames import normalized
 from propylon.graph.model import Finding, Listener
 
 FAMILY = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "UDP"}
 """Protocols that can share a port: HTTPS and TLS by SNI. UDP ports are ports of their own."""
 
 
-def _shared(listener: Listener) -> tuple[int, bool] | None:
-    """Return the socket a listener wants; None if it will never have one."""
-    if listener.protocol not in FAMILY:
+class Socket(NamedTuple):
+    """What listeners of one Gateway may want at the same time."""
+
+    gateway: api.ObjectKey
+    port: int
+    udp: bool
+
+
+class Host(NamedTuple):
+    """A hostname ("*" for every one) on a socket that one family of protocols has."""
+
+    socket: Socket
+    family: str
+    hostname: str
+
+
+class Precedence(NamedTuple):
+    """Listeners of a Gateway in the order in which they are heard: its own, then those of the oldest ListenerSet."""
+
+    gateway: api.ObjectKey
+    added: bool
+    """By a ListenerSet."""
+    created: str
+    """When the ListenerSet was; "" for the Gateway's own."""
+    namespace: str
+    name: str
+    position: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a listener wants to have for itself, whether it gets it or not."""
+
+    host: Host
+    protocol: str
+
+
+class Taker(NamedTuple):
+    """Who has a hostname."""
+
+    precedence: Precedence
+    protocol: str
+
+
+def claim_of(listener: Listener) -> Claim | None:
+    """Return what a listener claims; None if it will never have a socket."""
+    family = FAMILY.get(listener.protocol)
+    if family is None:
         return None
-    return listener.port, listener.protocol == "UDP"
+    socket = Socket(listener.key.gateway, listener.port, listener.protocol == "UDP")
+    return Claim(Host(socket, family, normalized(listener.hostname)), listener.protocol)
 
 
-def resolve_conflicts(own: Sequence[Listener], added: Iterable[Listener]) -> tuple[Listener, ...]:
-    """Mark the listeners that lose, in precedence order: the Gateway's own, then those of ListenerSets as given.
-
-    Of the Gateway's own listeners all that are indistinct lose (Gateway API: none may be picked as the winner); one
-    of a ListenerSet loses against those before it and takes nothing from them.
+def families_in_force(firsts: Iterable[tuple[Precedence, str]]) -> tuple[str, ...]:
+    """Return the families that have a socket, given the first claimant of each: all of the Gateway's own listeners, or
+    else the one that was first.
     """
-    result = list(_own_conflicts(own))
-    families: dict[tuple[int, bool], set[str]] = defaultdict(set)
-    hostnames: dict[tuple[int, bool], dict[str, str]] = defaultdict(dict)
-    for listener in own:
-        place = _shared(listener)
-        if place is not None:
-            families[place].add(FAMILY[listener.protocol])
-            hostnames[place][normalized(listener.hostname)] = listener.protocol
-    for listener in added:
-        place = _shared(listener)
-        if place is None:
-            result.append(listener)
-            continue
-        hostname = normalized(listener.hostname)
-        if families[place] - {FAMILY[listener.protocol]}:
-            others = " and ".join(sorted(families[place]))
-            message = f"port {listener.port} is taken by {others} listeners attached to the same Gateway"
-            result.append(_conflicted(listener, "ProtocolConflict", message))
-        elif hostname in hostnames[place]:
-            message = f"host {hostname} on port {listener.port} is taken by a listener attached to the same Gateway"
-            result.append(_conflicted(listener, _reason(listener, hostnames[place][hostname]), message))
-        else:
-            families[place].add(FAMILY[listener.protocol])
-            hostnames[place][hostname] = listener.protocol
-            result.append(listener)
-    return mark_overlapping_tls(result)
+    every = list(firsts)
+    own = tuple(sorted(family for first, family in every if not first.added))
+    return own or (min(every)[1],)
+
+
+def taker_of(claimants: Sequence[Precedence]) -> Precedence:
+    """Return who has a hostname, given its claimants in order: the Gateway's own (the last, should there be several,
+    which all lose), or else the first.
+    """
+    own = [each for each in claimants if not each.added]
+    return own[-1] if own else claimants[0]
+
+
+def judge_added(
+    listener: Listener, precedence: Precedence, host: Host, families: Sequence[str], taker: Taker | None
+) -> Listener:
+    """Mark a listener of a ListenerSet if it loses: against those before it, from which it takes nothing."""
+    if set(families) - {host.family}:
+        others = " and ".join(families)
+        message = f"port {listener.port} is taken by {others} listeners attached to the same Gateway"
+        return _conflicted(listener, "ProtocolConflict", message)
+    if taker is not None and taker.precedence != precedence:
+        message = f"host {host.hostname} on port {listener.port} is taken by a listener attached to the same Gateway"
+        return _conflicted(listener, _reason(listener, taker.protocol), message)
+    return listener
 
 
 def _reason(listener: Listener, other_protocol: str) -> str:
@@ -59,15 +107,15 @@ def _reason(listener: Listener, other_protocol: str) -> str:
     return "HostnameConflict" if same else "ProtocolConflict"
 
 
-def _own_conflicts(own: Sequence[Listener]) -> Iterable[Listener]:
-    by_place: dict[tuple[int, bool], list[Listener]] = defaultdict(list)
-    for listener in own:
-        place = _shared(listener)
-        if place is not None:
-            by_place[place].append(listener)
-    for listener in own:
-        place = _shared(listener)
-        others = [] if place is None else [o for o in by_place[place] if o is not listener]
+def judge_own(own: Sequence[Listener]) -> Iterable[Listener]:
+    """Mark the Gateway's own listeners that are indistinct: all of them lose (Gateway API: none may be picked)."""
+    by_socket: dict[Socket, list[Listener]] = defaultdict(list)
+    claims = [claim_of(listener) for listener in own]
+    for listener, claim in zip(own, claims, strict=True):
+        if claim is not None:
+            by_socket[claim.host.socket].append(listener)
+    for listener, claim in zip(own, claims, strict=True):
+        others = [] if claim is None else [o for o in by_socket[claim.host.socket] if o is not listener]
         foreign = [o for o in others if FAMILY[o.protocol] != FAMILY[listener.protocol]]
         same = [o for o in others if o.hostname == listener.hostname]
         if foreign:
@@ -89,25 +137,13 @@ def _conflicted(listener: Listener, reason: str, message: str) -> Listener:
     return msgspec.structs.replace(listener, findings=findings)
 
 
-def mark_overlapping_tls(listeners: Sequence[Listener]) -> tuple[Listener, ...]:
-    """Mark listeners that terminate TLS on one port for hostnames that overlap: clients may coalesce connections."""
-    by_port: dict[int, dict[str, int]] = defaultdict(dict)
-    for position, listener in enumerate(listeners):
-        if listener.tls is not None and listener.tls.mode == "Terminate" and listener.accepted:
-            by_port[listener.port][normalized(listener.hostname)] = position
-    overlapping: set[int] = set()
-    for hostnames in by_port.values():
-        for hostname, position in hostnames.items():
-            others = [hostnames[h] for h in list(ancestors(hostname))[1:] if h in hostnames]
-            if others:
-                overlapping.update(others, (position,))
-    result = list(listeners)
-    for position in overlapping:
-        listener = result[position]
-        message = (
-            f"another listener of port {listener.port} terminates TLS for an overlapping hostname: a client that "
-            "reuses its connection for a host of the other one gets 421"
-        )
-        finding = Finding("OverlappingTLSConfig", "OverlappingHostnames", message, status="True")
-        result[position] = msgspec.structs.replace(listener, findings=(*listener.findings, finding))
-    return tuple(result)
+def mark_overlapping(listener: Listener) -> Listener:
+    """Mark a listener that terminates TLS on one port with another whose hostname overlaps: clients may coalesce
+    connections.
+    """
+    message = (
+        f"another listener of port {listener.port} terminates TLS for an overlapping hostname: a client that "
+        "reuses its connection for a host of the other one gets 421"
+    )
+    finding = Finding("OverlappingTLSConfig", "OverlappingHostnames", message, status="True")
+    return msgspec.structs.replace(listener, findings=(*listener.findings, finding))

@@ -1,6 +1,5 @@
 """Gateways: own listeners and those of ListenerSets merged, addresses, and the ports that come of it."""
 
-from collections import defaultdict
 from typing import NamedTuple
 
 import msgspec
@@ -8,12 +7,14 @@ import msgspec
 from propylon import api
 from propylon.graph.assignment import Assignment, assign, assignment_finding
 from propylon.graph.classes import GatewayHead, judge_parameters
-from propylon.graph.conflicts import resolve_conflicts
+from propylon.graph.conflicts import judge_own
 from propylon.graph.hostnames import normalized, specificity
 from propylon.graph.listeners import GatewayTls, Holder, build_listener
 from propylon.graph.model import (
     Backend,
     BackendKey,
+    BoundPort,
+    Candidates,
     Finding,
     Gateway,
     Listener,
@@ -26,15 +27,7 @@ from propylon.graph.model import (
 from propylon.graph.references import Grants, Referrer, namespace_allowed
 from propylon.graph.sources import GatewayAddresses, Settings, Sources
 from propylon.graph.targets import Resolver
-from propylon.incremental import Collection, Engine, Look
-
-
-class Candidates(msgspec.Struct, frozen=True):
-    """The listeners of a ListenerSet, before they meet others; none if the Gateway does not let the set in."""
-
-    node: ListenerSetNode
-    created: str
-    listeners: tuple[Listener, ...]
+from propylon.incremental import Collection, Engine, Index, Look
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -108,32 +101,60 @@ def _not_allowed(gateway: api.ObjectKey, from_: str, namespace: str) -> str:
     return f"Gateway {gateway} lets in {lets_in} (spec.allowedListeners), and this one is in {namespace}"
 
 
-def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) -> Collection[api.ObjectKey, Gateway]:
-    """Merge listeners and gather all that was found out about each Gateway."""
-    sources = tables.sources
+def build_own_listeners(tables: Tables) -> Collection[api.ObjectKey, tuple[Listener, ...]]:
+    """Judge the listeners that Gateways of ours have themselves, each by itself and then among each other."""
 
-    def judge_own(key: api.ObjectKey, gateway: api.Gateway, look: Look) -> tuple[Listener, ...] | None:
+    def judge(key: api.ObjectKey, gateway: api.Gateway, look: Look) -> tuple[Listener, ...] | None:
         if look.get(tables.heads, key) is None:
             return None
         holder = Holder(key, "Gateway", key, gateway.metadata.annotations)
         resolver = tables.resolver(look, "Gateway", key.namespace)
         tls = look.get(tables.tls, key)
-        return tuple(build_listener(resolver, holder, i, spec, tls) for i, spec in enumerate(gateway.spec.listeners))
+        return tuple(
+            judge_own([build_listener(resolver, holder, i, spec, tls) for i, spec in enumerate(gateway.spec.listeners)])
+        )
 
-    own = tables.engine.derive("own listeners", sources.gateways, judge_own)
-    sets_of = sets.index("listener sets by gateway", lambda _key, candidates: (candidates.node.gateway,))
+    return tables.engine.derive("own listeners", tables.sources.gateways, judge)
 
-    def merge(key: api.ObjectKey, gateway: api.Gateway, look: Look) -> Gateway | None:
+
+def build_listener_set_nodes(
+    engine: Engine, sets: Collection[api.ObjectKey, Candidates], listeners: Collection[ListenerKey, Listener]
+) -> Collection[api.ObjectKey, ListenerSetNode]:
+    """Tell of every ListenerSet whether anything of it can be served once it met the others."""
+
+    def judge(_key: api.ObjectKey, found: Candidates, look: Look) -> ListenerSetNode:
+        merged = (look.get(listeners, listener.key) for listener in found.listeners)
+        return _with_validity(found.node, any(listener is not None and listener.servable for listener in merged))
+
+    return engine.derive("listener set nodes", sets, judge)
+
+
+def build_gateways(
+    tables: Tables,
+    own: Collection[api.ObjectKey, tuple[Listener, ...]],
+    nodes: Collection[api.ObjectKey, ListenerSetNode],
+    listeners: Collection[ListenerKey, Listener],
+) -> Collection[api.ObjectKey, Gateway]:
+    """Gather all that was found out about each Gateway."""
+    sources = tables.sources
+
+    def accepted_at(key: ListenerKey, listener: Listener) -> tuple[PortKey, ...]:
+        return (port_key(key, listener),) if listener.accepted else ()
+
+    def counted(_key: api.ObjectKey, node: ListenerSetNode) -> tuple[api.ObjectKey, ...]:
+        return (node.gateway,) if node.attached and not node.findings else ()
+
+    accepted = listeners.index("accepted listeners by port", accepted_at)
+    ports_of = accepted.index("accepted ports by gateway", lambda key, _members: (key.gateway,))
+    attached = nodes.index("attached listener sets by gateway", counted)
+
+    def gather(key: api.ObjectKey, gateway: api.Gateway, look: Look) -> Gateway | None:
         head = look.get(tables.heads, key)
         if head is None:
             return None
-        candidates = sorted((c for _, c in look.by(sets_of, key)), key=lambda c: (c.created, c.node.key))
-        added = [listener for c in candidates for listener in c.listeners]
-        own_listeners = look.get(own, key)
-        listeners = resolve_conflicts(own_listeners or (), added)
-        valid: dict[api.ObjectKey, bool] = defaultdict(bool)
-        for listener in listeners[len(listeners) - len(added) :]:
-            valid[api.ObjectKey(listener.key.namespace, listener.key.name)] |= listener.servable
+        merged = (look.get(listeners, listener.key) for listener in look.get(own, key) or ())
+        own_listeners = tuple(listener for listener in merged if listener is not None)
+        ports = look.keys(ports_of, key)
         offered = look.get(sources.addresses, key)
         assigned = assign(gateway.spec.addresses, offered or GatewayAddresses())
         tls = look.get(tables.tls, key)
@@ -141,7 +162,7 @@ def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) 
             *parameter_findings(tables, look, gateway),
             *address_findings(gateway, offered, assigned),
             *(tls.findings if tls is not None else ()),
-            *listener_findings(listeners),
+            *listener_findings(own_listeners, some=bool(ports)),
         )
         return Gateway(
             key=key,
@@ -149,15 +170,16 @@ def build_gateways(tables: Tables, sets: Collection[api.ObjectKey, Candidates]) 
             class_name=gateway.spec.gateway_class_name,
             controller_name=head.controller_name,
             created=gateway.metadata.creation_timestamp,
-            listeners=listeners,
-            listener_sets=tuple(_with_validity(c.node, valid[c.node.key]) for c in candidates),
+            listeners=own_listeners,
+            ports=ports,
+            attached_listener_sets=look.count(attached, key),
             addresses=assigned.addresses,
             client_certificate=tls.client_certificate if tls is not None else None,
             findings=findings,
             unassigned=tuple(request for _, request in assigned.missing) if offered is not None else (),
         )
 
-    return tables.engine.derive("gateways", sources.gateways, merge)
+    return tables.engine.derive("gateways", sources.gateways, gather)
 
 
 def _with_validity(node: ListenerSetNode, valid: bool) -> ListenerSetNode:
@@ -195,29 +217,18 @@ def address_findings(
     return tuple(findings)
 
 
-def listener_findings(listeners: tuple[Listener, ...]) -> tuple[Finding, ...]:
-    """Sum up invalid listeners: fatal only if no listener at all is left."""
-    bad = [listener.key.section for listener in listeners if not listener.accepted and listener.key.kind == "Gateway"]
+def listener_findings(own: tuple[Listener, ...], *, some: bool) -> tuple[Finding, ...]:
+    """Sum up invalid listeners: fatal only if none is left (`some`: there are, of the Gateway or of ListenerSets)."""
+    bad = [listener.key.section for listener in own if not listener.accepted]
     names = ", ".join(bad)
-    if not any(listener.accepted for listener in listeners):
+    if not some:
         message = f"no listener can be served: {names}" if names else "there are no listeners"
         return (Finding("Accepted", "ListenersNotValid", message, "spec.listeners"),)
     if not bad:
         return ()
-    good = ", ".join(
-        listener.key.section for listener in listeners if listener.accepted and listener.key.kind == "Gateway"
-    )
+    good = ", ".join(listener.key.section for listener in own if listener.accepted)
     message = f"listeners that cannot be served: {names}; listeners that are served: {good or 'those of ListenerSets'}"
     return (Finding("Accepted", "ListenersNotValid", message, "spec.listeners", "True"),)
-
-
-def build_listeners(engine: Engine, gateways: Collection[api.ObjectKey, Gateway]) -> Collection[ListenerKey, Listener]:
-    """Take the merged listeners apart again, so that each is depended on by itself."""
-
-    def split(_key: api.ObjectKey, gateway: Gateway, _look: Look) -> dict[ListenerKey, Listener]:
-        return {listener.key: listener for listener in gateway.listeners}
-
-    return engine.flat_derive("listeners", gateways, split)
 
 
 def build_bindings(
@@ -234,27 +245,54 @@ def build_bindings(
     return engine.derive("bindings", gateways, bind)
 
 
-def port_keys(key: ListenerKey, listener: Listener) -> tuple[PortKey, ...]:
-    """Return the port a listener is served on, if it can be served."""
-    if not listener.servable:
-        return ()
-    return (PortKey(key.gateway, listener.port, "UDP" if listener.protocol == "UDP" else "TCP"),)
+def port_key(key: ListenerKey, listener: Listener) -> PortKey:
+    """Return the port a listener wants."""
+    return PortKey(key.gateway, listener.port, "UDP" if listener.protocol == "UDP" else "TCP")
 
 
-def build_ports(
+def build_served(
+    engine: Engine, listeners: Collection[ListenerKey, Listener], bindings: Collection[api.ObjectKey, Binding]
+) -> Collection[ListenerKey, Listener]:
+    """Keep the listeners that can be served, of Gateways that are bound."""
+
+    def serve(key: ListenerKey, listener: Listener, look: Look) -> Listener | None:
+        return listener if listener.servable and look.get(bindings, key.gateway) is not None else None
+
+    return engine.derive("served listeners", listeners, serve)
+
+
+def build_bound_ports(
     engine: Engine,
-    listeners: Collection[ListenerKey, Listener],
+    served: Collection[ListenerKey, Listener],
+    by_port: Index[PortKey, ListenerKey, Listener],
     bindings: Collection[api.ObjectKey, Binding],
-) -> Collection[PortKey, Port]:
-    """Gather the servable listeners of each port, the most specific hostname first."""
-    by_port = listeners.index("listeners by port", port_keys)
+) -> Collection[PortKey, BoundPort]:
+    """Tell where every port is bound; `by_port` are the listeners that are served."""
 
-    def gather(key: PortKey, _members: tuple[ListenerKey, ...], look: Look) -> Port | None:
+    def with_tls(key: ListenerKey, listener: Listener) -> tuple[PortKey, ...]:
+        return (port_key(key, listener),) if listener.tls is not None else ()
+
+    tls_by_port = served.index("served listeners with TLS by port", with_tls)
+
+    def bind(key: PortKey, _members: tuple[ListenerKey, ...], look: Look) -> BoundPort | None:
         binding = look.get(bindings, key.gateway)
         if binding is None:
             return None
-        members = [listener for _, listener in look.by(by_port, key)]
-        members.sort(key=lambda listener: (specificity(normalized(listener.hostname)), listener.key))
-        return Port(key, binding.addresses, key.port + binding.port_offset, tuple(members), binding.client_certificate)
+        bound = key.port + binding.port_offset
+        return BoundPort(key, binding.addresses, bound, look.count(tls_by_port, key) > 0, binding.client_certificate)
 
-    return engine.derive("ports", by_port, gather)
+    return engine.derive("ports", by_port, bind)
+
+
+def by_specificity(listener: Listener) -> tuple[tuple[int, int], ListenerKey]:
+    """Return a sort key for the listeners of a port: the most specific hostname first."""
+    return specificity(normalized(listener.hostname)), listener.key
+
+
+def gather_port(
+    bound: BoundPort, served: Collection[ListenerKey, Listener], by_port: Index[PortKey, ListenerKey, Listener]
+) -> Port:
+    """Put a port together with all its listeners."""
+    members = [listener for key in by_port.get(bound.key) or () if (listener := served.get(key)) is not None]
+    members.sort(key=by_specificity)
+    return Port(bound.key, bound.addresses, bound.bound_port, tuple(members), bound.client_certificate)

@@ -202,8 +202,16 @@ class ListenerSetNode(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
+class Candidates(msgspec.Struct, frozen=True):
+    """The listeners of a ListenerSet, before they meet others; none if the Gateway does not let the set in."""
+
+    node: ListenerSetNode
+    created: str
+    listeners: tuple[Listener, ...]
+
+
 class Gateway(msgspec.Struct, frozen=True):
-    """A Gateway of an adopted class, listeners merged in precedence order (GEP-1713)."""
+    """A Gateway of an adopted class. Of its ListenerSets, of which there may be thousands, it knows sums only."""
 
     key: api.ObjectKey
     generation: int
@@ -211,7 +219,10 @@ class Gateway(msgspec.Struct, frozen=True):
     controller_name: str
     created: str
     listeners: tuple[Listener, ...]
-    listener_sets: tuple[ListenerSetNode, ...] = ()
+    """Its own; `Graph.merged_listeners` has all."""
+    ports: tuple["PortKey", ...] = ()
+    """Of accepted listeners, its own and those of ListenerSets."""
+    attached_listener_sets: int = 0
     addresses: tuple[api.GatewayStatusAddress, ...] = ()
     """Assigned, as they will stand in status."""
     client_certificate: SecretKey | None = None
@@ -224,6 +235,19 @@ class Gateway(msgspec.Struct, frozen=True):
     def accepted(self) -> bool:
         """Whether it is served at all. ListenersNotValid on some listeners does not stop the others."""
         return not any(f.condition == "Accepted" and f.status == "False" for f in self.findings)
+
+
+class BoundPort(msgspec.Struct, frozen=True):
+    """One port and transport with at least one servable listener, without these: they change more often."""
+
+    key: PortKey
+    addresses: tuple[str, ...]
+    """IP addresses to bind."""
+    bound_port: int
+    """The port to bind: `key.port` unless an offset is in force."""
+    tls: bool = False
+    """Some listener of it uses TLS."""
+    client_certificate: SecretKey | None = None
 
 
 class Port(msgspec.Struct, frozen=True):

@@ -26,6 +26,8 @@ class Engine:
     def __init__(self) -> None:
         self.trace = False
         """Whether commits record every recomputed node with its causes. Costs time and memory."""
+        self.batches = 0
+        """How many commits changed anything; what was read from collections holds while it stays the same."""
         self._collections: list[Collection[Any, Any]] = []
         self._due: set[int] = set()
         """The orders of the collections that have something to work off: in most batches a few of a hundred."""
@@ -100,6 +102,7 @@ class Engine:
         finally:
             self._committing = False
         if commit.changed:
+            self.batches += 1
             for observation in self._observations:
                 observation._gather(commit.changes(observation.collection))
         return commit

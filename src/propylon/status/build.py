@@ -37,7 +37,8 @@ def build_status(
 ) -> StatusCollections:
     """Derive the status of every object from the Graph and from what the proxies acknowledged or refused."""
     attached = graph.routes.index("routes by listener", attached_to)
-    inputs = Inputs(sources, graph, programmed, rejections, attached)
+    ports = graph.listeners_by_port.index("served ports by gateway", lambda key, _members: (key.gateway,))
+    inputs = Inputs(sources, graph, programmed, rejections, attached, ports)
     obstacles = build_obstacles(engine, graph)
     by_name = graph.classes.index("classes by controller", lambda _key, c: (("", c.controller_name),))
     controllers = engine.derive("controllers", by_name, lambda key, _members, _look: key[1]).index(

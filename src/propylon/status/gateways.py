@@ -9,7 +9,7 @@ from propylon import api
 from propylon.graph import Graph, Sources
 from propylon.graph.assignment import describe_request
 from propylon.graph.gateways import Parent
-from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, Route
+from propylon.graph.model import Finding, Gateway, GatewayClass, Listener, ListenerKey, PortKey, Route
 from propylon.incremental import Collection, Engine, Index, Look, Source
 from propylon.status.conditions import REJECTED, Document, Judgement, Status, joined, judge
 from propylon.status.features import SUPPORTED_FEATURES, SUPPORTED_RELEASES, release_of
@@ -19,7 +19,6 @@ from propylon.status.programmed import (
     listener_programmed,
     place_judgement,
     port_judgement,
-    port_key,
     worst,
 )
 
@@ -34,6 +33,8 @@ class Inputs(NamedTuple):
     programmed: Programmed
     rejections: Rejections
     attached: Index[ListenerKey, api.ObjectRef, Route]
+    ports: Index[api.ObjectKey, PortKey, tuple[ListenerKey, ...]]
+    """Ports that are served, by Gateway."""
 
 
 class Obstacle(msgspec.Struct, frozen=True):
@@ -121,7 +122,7 @@ def gateway_status(
     """Return the status of a Gateway of ours."""
     obstacle = look.get(obstacles, key) or Obstacle(False, None)
     generation = gateway.generation
-    own = [listener for listener in gateway.listeners if listener.key.kind == "Gateway"]
+    own = gateway.listeners
     accepted = judge(gateway.findings, "Accepted", "Accepted", "the Gateway is valid")
     conditions = [
         accepted.condition("Accepted", generation),
@@ -139,13 +140,12 @@ def gateway_status(
     if look.get(inputs.sources.addresses, key) is not None and (requested or (routability and gateway.addresses)):
         assigned = addresses_assigned(gateway, len(requested))
         conditions.append(assigned.condition("AddressesAssigned", generation))
-    attached = sum(1 for node in gateway.listener_sets if node.attached and not node.findings)
     return Status(
         {
             "addresses": [_address(address, routability=routability) for address in gateway.addresses],
             "conditions": conditions,
             "listeners": [listener_status(inputs, look, listener, generation, obstacle) for listener in own],
-            "attachedListenerSets": attached,
+            "attachedListenerSets": gateway.attached_listener_sets,
         }
     )
 
@@ -164,7 +164,7 @@ def _gateway_programmed(inputs: Inputs, look: Look, gateway: Gateway, obstacle: 
     if obstacle.judgement is not None:
         return obstacle.judgement
     refused = look.get(inputs.rejections, api.ObjectRef(api.GATEWAY_GROUP, "Gateway", *gateway.key)) or ()
-    ports = sorted({port_key(listener) for listener in gateway.listeners if listener.servable})
+    ports = look.keys(inputs.ports, gateway.key)
     if not ports:
         return Judgement("False", "Invalid", "no listener can be served")
     judgement = worst(port_judgement(look, inputs.programmed, port) for port in ports)
