@@ -98,13 +98,12 @@ class EnvoyGateway:
         }
         file = self.directory / "envoy-gateway.yaml"
         file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+        environment = {**os.environ, "HOME": str(self.directory)}
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(program()), "server", "--config-path", str(file)],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "HOME": str(self.directory)},
-            )
+            certificates = [str(program()), "certgen", "--local", "--config-home", str(self.directory / "config")]
+            subprocess.run(certificates, stdout=log, stderr=log, env=environment, check=False)
+            server = [str(program()), "server", "--config-path", str(file)]
+            self._process = subprocess.Popen(server, stdout=log, stderr=log, env=environment)
         return self
 
     def __exit__(self, *_: object) -> None:
