@@ -11,6 +11,7 @@ from propylon import api
 from propylon.store.cluster import ApiError, Change, Client, ClusterWatch, Discovery, Reflector, Unreachable
 from propylon.store.cluster import discovery as discovery_module
 from propylon.store.cluster.pauses import Pauses
+from propylon.store.cluster.reflector import REFUSALS
 from support.scripted_api import Request, serving, until
 
 SERVICE = api.by_kind("", "Service")
@@ -120,6 +121,27 @@ def test_events_arrive_decoded_however_the_bytes_are_cut() -> None:
     changes = asyncio.run(follow(script, lambda c, _r: len(c) >= 4))
     assert told(changes) == [("a", "80"), ("b", "80"), ("a", "81"), ("b", "gone")]
     assert changes[-1].gone
+
+
+def test_a_server_that_was_set_back_to_a_backup_is_listed_again() -> None:
+    async def earlier(request: Request) -> None:
+        await request.begin()
+        await request.event("BOOKMARK", bookmark(7))
+        await asyncio.Event().wait()
+
+    script = Script([listing(10, service("a", 9)), listing(7, service("b", 3))], [earlier])
+    changes = asyncio.run(follow(script, lambda _c, _r: len(script.watched_from) == 2))
+    assert told(changes) == [("a", "80"), ("b", "80"), ("a", "gone")]
+    assert script.watched_from == ["10", "7"]
+
+
+def test_a_watch_that_is_refused_again_and_again_is_given_up_for_a_list() -> None:
+    async def refuses(request: Request) -> None:
+        await request.refuse(504, "Timeout")
+
+    script = Script([listing(10, service("a", 9)), listing(7, service("a", 3))], [refuses] * REFUSALS)
+    asyncio.run(follow(script, lambda _c, _r: len(script.watched_from) == REFUSALS + 1))
+    assert script.watched_from == ["10"] * REFUSALS + ["7"]
 
 
 def test_a_broken_watch_goes_on_after_the_last_event_or_bookmark() -> None:

@@ -33,6 +33,8 @@ SILENCE_SECONDS = 150.0
 """A watch that brings nothing for so long, not even one of the bookmarks that come every minute, is taken for dead."""
 PATIENCE_SECONDS = 10.0
 """What passes within this time is not worth a line: while a CRD is replaced, its objects cannot be read."""
+REFUSALS = 8
+"""So often a watch is tried from where it was; perhaps a list is answered."""
 _GONE = 410
 
 
@@ -206,6 +208,7 @@ class Reflector:
     async def _watch(self, path: ResourcePath, resource_version: str) -> None:
         """Tell changes after that version for ever. Raises _ListAgain, ApiError (404, 403...), msgspec.DecodeError."""
         version = resource_version
+        refusals = 0
         while True:
             parameters = {
                 "watch": "1",
@@ -219,14 +222,18 @@ class Reflector:
                 async with self._client.lines(path.collection, parameters, silence=SILENCE_SECONDS) as lines:
                     self._accepted()
                     async for line in lines:
-                        version = self._take(path, line)
+                        reached = self._take(path, line)
+                        if _is_before(reached, version):
+                            raise _ListAgain
+                        version, refusals = reached, 0
                         self._in_order()
             except Unreachable as error:
                 await self._pause(error)
             except ApiError as error:
                 if error.status == _GONE:
                     raise _ListAgain from None
-                if error.status in {401, 403, 404}:
+                refusals += 1
+                if error.status in {401, 403, 404} or refusals == REFUSALS:
                     raise
                 await self._pause(error)
             else:
@@ -281,3 +288,10 @@ class Reflector:
         if said != self._said:
             self._said = said
             log.log(level, "%s: %s", self.info.kind, said)
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Whether a resourceVersion lies before another of the same kind (KEP-5504). It does where the store of the server
+    was set back to a backup: then what we know is of a future that is no more.
+    """
+    return one.isdigit() and other.isdigit() and int(one) < int(other)
