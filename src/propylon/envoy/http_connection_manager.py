@@ -43,13 +43,17 @@ def build_http_connection_manager(
 ) -> Any:
     """The network filter that serves one route table, by RDS or by scopes."""
     authorization = tuple(authorization)
+    cors_filter, session_filter = cors.build_filter(), stateful_session.build_filter()
+    # Made only for requests whose route has a configuration of theirs, so that they cost the others nothing (5 % of
+    # Envoy's time for a request). Not where a filter may have the route resolved again: filters are made once, before.
+    cors_filter.disabled = session_filter.disabled = not scoped and not authorization
     hcm = Hcm(
         codec_type=Hcm.AUTO,
         stat_prefix=names.route_configuration(table),
         http_filters=[
-            cors.build_filter(),
+            cors_filter,
             *(f for each in authorization for f in ext_authz.build_filters(each, settings, scoped=scoped)),
-            stateful_session.build_filter(),
+            session_filter,
             router.build_filter(),
         ],
         upgrade_configs=[Hcm.UpgradeConfig(upgrade_type="websocket")],
@@ -98,7 +102,8 @@ FORWARDED_HEADERS = ("forwarded", "x-forwarded-host", "x-forwarded-port", "x-for
 def build_forgery_filter() -> Any:
     """Before anything reads the headers: clients cannot say who they are, nor how they came here.
 
-    X-Forwarded-For is the connection's own address (Envoy itself would append to what the client wrote).
+    X-Forwarded-For is the connection's own address (Envoy itself would append to what the client wrote, and would
+    append its own address for a client on the same machine).
     """
     address = base_pb2.HeaderValue(key="x-forwarded-for", value="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")
     overwrite = base_pb2.HeaderValueOption(
