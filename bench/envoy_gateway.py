@@ -63,6 +63,7 @@ class EnvoyGateway:
         self._process: subprocess.Popen[bytes] | None = None
         for document in [*_class(access_log=access_log), *documents]:
             self.write(document)
+        self._prepare()
 
     def write(self, document: dict[str, Any]) -> None:
         """Write or replace the file of a document."""
@@ -72,7 +73,8 @@ class EnvoyGateway:
         new.write_text(yaml.safe_dump(document), encoding="utf-8")
         new.rename(file)
 
-    def __enter__(self) -> Self:
+    def _prepare(self) -> None:
+        """Its configuration, its Envoy, its certificates: what is there before it starts."""
         data = self.directory / "data"
         envoy = data / "envoy-versions" / ENVOY_VERSION / "bin" / "envoy"
         envoy.parent.mkdir(parents=True)
@@ -102,8 +104,12 @@ class EnvoyGateway:
         with (self.directory / "log").open("ab") as log:
             certificates = [str(program()), "certgen", "--local", "--config-home", str(self.directory / "config")]
             subprocess.run(certificates, stdout=log, stderr=log, env=environment, check=False)
-            server = [str(program()), "server", "--config-path", str(file)]
-            self._process = subprocess.Popen(server, stdout=log, stderr=log, env=environment)
+        self._environment = environment
+        self._command = [str(program()), "server", "--config-path", str(file)]
+
+    def __enter__(self) -> Self:
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -18,9 +18,11 @@ from bench.fleet import many_proxies
 from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
+from bench.peer_propagation import beside_a_peer
 from bench.record import DESCENDING, Figure, Goal, figure, percentile
 from bench.subject import BenchError, Client, Commanded, FloorProcess, Subject, until
 from bench.throughput import throughput
+from bench.traffic import Wrk
 from bench.zero_drop import zero_drop
 
 HOST, PORT, FLOOR_PORT = "127.0.0.1", 18080, 18081
@@ -31,7 +33,9 @@ Scenario = Callable[[Sequence[int]], Iterable[Figure]]
 
 
 def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
-    """P1: one route of N hostnames changed until a request sees it, from a file edit and from a store write."""
+    """P1: one route of N hostnames changed until a request sees it, from a file edit and from a store write, with
+    Envoy idle and under load."""
+    least: float | None = None
     for size in sizes:
         floors = {form: _floor_times(form, size) for form in ("rds", "scoped")}
         plain, flat = (statistics.median(floors[form]) for form in ("rds", "scoped"))
@@ -57,6 +61,20 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             times = _propagate(subject, size, write)
             yield figure("P1", size, "store write, p50", times, "ms", floor=flat, goal=Goal(3, of_floor=True))
             yield figure("P1", size, "store write, p99", [percentile(times, 0.99)], "ms")
+            least = least or statistics.median(times)
+            against = [statistics.median(times) / least]
+            yield figure("P1", size, "store write, p50: against the smallest size", against, "x", goal=Goal(2))
+            load = Wrk(f"http://{HOST}:{PORT}/tag", worlds.hostname_of(0), 4)
+            load.start()
+            try:
+                times = _propagate(subject, size, write, prefix="l")
+                totals = load.stop()
+            finally:
+                load.abandon()
+            yield figure("P1", size, "store write under load, p50", times, "ms")
+            yield figure("P1", size, "store write under load, p99", [percentile(times, 0.99)], "ms")
+            yield figure("P1", size, "under load: failed requests", [totals.failed], "requests", goal=Goal(0))
+            yield figure("P1", size, "under load: requests", [totals.requests], "requests")
 
 
 def paths(sizes: Sequence[int]) -> Iterable[Figure]:
@@ -152,6 +170,7 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
     "P8": (memory, (5000,)),
     "P9": (many_listener_sets, (250, 2500)),
     "P11": (documents, (100, 10_000)),
+    "PEER": (beside_a_peer, (10, 100, 1000)),
 }
 
 
@@ -252,19 +271,21 @@ def _floor_times(form: str, size: int) -> list[float]:
         return _effects(FLOOR_PORT, size, lambda tag: floor.call("change", size - 1, tag), lambda: None)
 
 
-def _propagate(subject: Subject, size: int, change: Callable[[str], None]) -> list[float]:
-    return _effects(PORT, size, change, subject.idle)
+def _propagate(subject: Subject, size: int, change: Callable[[str], None], prefix: str = "t") -> list[float]:
+    return _effects(PORT, size, change, subject.idle, prefix)
 
 
-def _effects(port: int, size: int, change: Callable[[str], object], between: Callable[[], object]) -> list[float]:
+def _effects(
+    port: int, size: int, change: Callable[[str], object], between: Callable[[], object], prefix: str = "t"
+) -> list[float]:
     """Milliseconds from the beginning of each change until the first request that sees it."""
     times: list[float] = []
     hostname = worlds.hostname_of(size - 1)
     with Client(HOST, port) as client:
         for number in range(REPEATS):
             began = time.perf_counter()
-            change(f"t{number}")
-            while f"//t{number}." not in client.ask(hostname, "/tag"):
+            change(f"{prefix}{number}")
+            while f"//{prefix}{number}." not in client.ask(hostname, "/tag"):
                 if time.perf_counter() - began > 60:
                     raise BenchError("a change had no effect within 60 s")
             times.append((time.perf_counter() - began) * 1000)

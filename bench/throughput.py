@@ -25,7 +25,7 @@ from bench.traffic import HOST, Backend, Totals, certificate, h2load, listens, w
 PORT, TLS_PORT, PLAIN_PORT, PLAIN_TLS_PORT, PEER_PORT, PEER_TLS_PORT = 18080, 18443, 18081, 18444, 18082, 18445
 HOSTNAME = "shop.example.com"
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-ROUNDS, SECONDS = 7, 3
+ROUNDS, SECONDS = 7, 2
 
 
 class Proxy(NamedTuple):
