@@ -7,6 +7,7 @@ connection. (Envoy has a ServerNameMatcher for wildcards; its authors call it wo
 
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.listener.v3 import listener_pb2
@@ -26,6 +27,7 @@ _TREE_OF_MATCHER = matcher_pb2.Matcher.DESCRIPTOR.fields_by_name["matcher_tree"]
 _EXACT_OF_TREE = _TREE.DESCRIPTOR.fields_by_name["exact_match_map"].number
 
 
+@lru_cache(maxsize=1 << 16)
 def build_entry(sni: str, chain: str) -> bytes:
     """One chain's part: an entry of the map for an exact name, of the list for a wildcard, an action for the others."""
     action = _ON_MATCH(action=_extension("chain", wrappers_pb2.StringValue(value=chain)))

@@ -152,12 +152,8 @@ def _listeners(
         origins = [_holder(plan.listener.key), *((plan.route.route,) if plan.route is not None else ())]
         return FilterChain(message.name, serialize(message), plan.discovered, unique(origins))
 
-    def entry(key: ChainKey, _: ChainPlan, __: Look) -> bytes:
-        return build_entry(key.sni, names.filter_chain(*key))
-
-    def joined(_: tuple[PortKey, int], chains: tuple[ChainKey, ...], look: Look) -> tuple[tuple[str, bytes], ...]:
-        found = ((chain.sni, look.get(entries, chain)) for chain in chains)
-        return join_entries((sni, each) for sni, each in found if each is not None)
+    def joined(_: tuple[PortKey, int], keys: tuple[ChainKey, ...], __: Look) -> tuple[tuple[str, bytes], ...]:
+        return join_entries((key.sni, build_entry(key.sni, names.filter_chain(*key))) for key in keys)
 
     def head(key: PortKey, port: BoundPort, look: Look) -> PortHead | None:
         if not port.addresses:
@@ -194,8 +190,9 @@ def _listeners(
     plans = _plans(engine, graph, settings)
     chains = engine.derive("envoy: filter chains", plans, chain)
     chains_inside = chains.index("envoy: chains inside", lambda key, each: () if each.discovered else (key.port,))
-    entries = engine.derive("envoy: entries of matchers", plans, entry)
-    by_share = entries.index("envoy: entries by share", lambda key, _: ((key.port, share_of_name(key.sni)),))
+    by_share = plans.index(
+        "envoy: chains by share of the matcher", lambda key, _: ((key.port, share_of_name(key.sni)),)
+    )
     parts = engine.derive("envoy: parts of matchers", by_share, joined)
     parts_by_port = parts.index("envoy: parts by port", lambda key, _: (key[0],))
     heads = engine.derive("envoy: heads of ports", graph.bound_ports, head)

@@ -23,7 +23,7 @@ from propylon.graph.conflicts import (
 )
 from propylon.graph.hostnames import ancestors, normalized
 from propylon.graph.model import Candidates, Listener, ListenerKey
-from propylon.incremental import Collection, Engine, Look
+from propylon.incremental import Collection, Engine, Index, Look
 from propylon.incremental.union import Union
 
 
@@ -38,8 +38,18 @@ class Secured(NamedTuple):
 class Verdicts(NamedTuple):
     """Who has what is claimed."""
 
+    claims: Collection[Precedence, Claim]
     families: Collection[Socket, tuple[str, ...]]
-    takers: Collection[Host, Taker]
+    by_host: Index[Host, Precedence, Claim]
+
+    def taker(self, look: Look, host: Host) -> Taker | None:
+        """Return who has a hostname; None if nobody claims it."""
+        claimants = look.keys(self.by_host, host)
+        if not claimants:
+            return None
+        precedence = taker_of(claimants)
+        claim = look.get(self.claims, precedence)
+        return Taker(precedence, claim.protocol) if claim is not None else None
 
 
 def precedence_of(listener: Listener, created: str = "") -> Precedence:
@@ -77,18 +87,11 @@ def _verdicts(engine: Engine, claims: Collection[Precedence, Claim]) -> Verdicts
         found = ((look.get(firsts, key), key[1]) for key in keys)
         return families_in_force((each, family) for each, family in found if each is not None)
 
-    def taker(_host: Host, claimants: tuple[Precedence, ...], look: Look) -> Taker | None:
-        precedence = taker_of(claimants)
-        claim = look.get(claims, precedence)
-        return Taker(precedence, claim.protocol) if claim is not None else None
-
     by_family = claims.index("claims by family", lambda _key, claim: ((claim.host.socket, claim.host.family),))
     firsts = engine.derive("first claims", by_family, first)
     by_socket = firsts.index("families by socket", lambda key, _first: (key[0],))
     by_host = claims.index("claims by hostname", lambda _key, claim: (claim.host,))
-    return Verdicts(
-        engine.derive("families of sockets", by_socket, in_force), engine.derive("takers of hostnames", by_host, taker)
-    )
+    return Verdicts(claims, engine.derive("families of sockets", by_socket, in_force), by_host)
 
 
 def build_listeners(
@@ -112,7 +115,7 @@ def build_listeners(
         if claim is None:
             return listener
         families = look.get(verdicts.families, claim.host.socket) or ()
-        taker = look.get(verdicts.takers, claim.host)
+        taker = verdicts.taker(look, claim.host)
         return judge_added(listener, precedence_of(listener, created), claim.host, families, taker)
 
     settled: Collection[ListenerKey, Listener] = Union(
