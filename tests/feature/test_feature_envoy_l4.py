@@ -65,7 +65,8 @@ def banner(port, sni=None, context=None):
 
 
 def tcp(site, *refs):
-    at = listener("tcp", "TCP", free_port())
+    port = free_port()
+    at = listener(f"tcp-{port}", "TCP", port)
     site.world.port(at)
     if refs:
         site.world.l4(at, *refs)
@@ -95,7 +96,8 @@ def test_tcp_weights(site):
 
 
 def test_tcp_on_several_addresses(site):
-    at = listener("tcp", "TCP", free_port())
+    port = free_port()
+    at = listener(f"tcp-{port}", "TCP", port)
     site.world.port(at, addresses=("127.0.0.1", "127.0.0.3"))
     site.world.l4(at, to("a"))
     site.proxy.apply(site.world)
@@ -128,7 +130,7 @@ def secure(site):
 
 
 def passthrough(name, port, hostname):
-    return listener(name, "TLS", port, hostname, ListenerTls("Passthrough"))
+    return listener(f"{name}-{port}", "TLS", port, hostname, ListenerTls("Passthrough"))
 
 
 def test_passthrough_by_sni(site, secure):
@@ -173,7 +175,7 @@ def test_passthrough_without_anywhere_to_go_closes_without_alert(site, secure):
 def terminate(site, name, port, hostname):
     pair = CA.issue(hostname)
     key = site.world.secret("certificate", f"{name}-{port}", pair.chain, pair.private_key)
-    return listener(name, "TLS", port, hostname, ListenerTls("Terminate", (key,)))
+    return listener(f"{name}-{port}", "TLS", port, hostname, ListenerTls("Terminate", (key,)))
 
 
 def test_terminate(site):
@@ -210,7 +212,7 @@ def test_every_kind_of_tls_on_one_port(site, secure):
     port = free_port()
     pair = CA.issue("web.test")
     key = site.world.secret("certificate", f"web-{port}", pair.chain, pair.private_key)
-    web = listener("web", "HTTPS", port, "web.test", ListenerTls("Terminate", (key,)))
+    web = listener(f"web-{port}", "HTTPS", port, "web.test", ListenerTls("Terminate", (key,)))
     through, ended = passthrough("through", port, "s.test"), terminate(site, "ended", port, "ended.test")
     site.world.port(web, through, ended)
     site.world.host(web, "web.test", entry(backends=()))
@@ -240,7 +242,8 @@ def udp_backends(site):
 
 
 def udp(site, *refs):
-    at = listener("udp", "UDP", free_port(socket.SOCK_DGRAM))
+    port = free_port(socket.SOCK_DGRAM)
+    at = listener(f"udp-{port}", "UDP", port)
     site.world.port(at, transport="UDP")
     if refs:
         site.world.l4(at, *refs, transport="UDP", kind="UDPRoute")

@@ -88,7 +88,7 @@ class TlsSite:
         name = hostname.replace("*", "any") or "all"
         pair = CA.issue(hostname or "all.test")
         key = self.world.secret("certificate", f"{name}-{port}", pair.chain, pair.private_key)
-        return listener(name, "HTTPS", port, hostname, ListenerTls("Terminate", (key,), **more))
+        return listener(f"{name}-{port}", "HTTPS", port, hostname, ListenerTls("Terminate", (key,), **more))
 
     def close(self):
         self.proxy.close()
@@ -151,7 +151,7 @@ def test_several_certificates_of_one_listener(site):
     for name in ("first.many.test", "second.many.test"):
         pair = CA.issue(name)
         keys.append(site.world.secret("certificate", name, pair.chain, pair.private_key))
-    site.world.port(listener("many", "HTTPS", port, "*.many.test", ListenerTls("Terminate", tuple(keys))))
+    site.world.port(listener(f"many-{port}", "HTTPS", port, "*.many.test", ListenerTls("Terminate", tuple(keys))))
     site.proxy.apply(site.world)
     for name in ("first.many.test", "second.many.test"):
         assert ask(port, name, name, context=CA.client()).status == 404
@@ -244,7 +244,7 @@ def test_a_secret_that_envoy_cannot_use_costs_its_own_listener_only(site):
     good = site.listen(port, "good.test")
     weak = CA.issue("weak.test", key=rsa.generate_private_key(65537, 1024))
     key = site.world.secret("certificate", "weak", weak.chain, weak.private_key)
-    bad = listener("bad", "HTTPS", port, "weak.test", ListenerTls("Terminate", (key,)))
+    bad = listener(f"bad-{port}", "HTTPS", port, "weak.test", ListenerTls("Terminate", (key,)))
     site.world.port(good, bad)
     site.world.host(good, "good.test", entry(backends=(ref("a"),)))
     site.proxy.apply(site.world)
