@@ -9,12 +9,13 @@ ARGS ?=
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
 
-# Everything that `.ci/run` asks for: format, lint, types, layers, unit and feature tests, package.
-test: $(VENV)/.tests-installed lint types layers unit feature package
+# Everything that `.ci/run` asks for: format, lint, types, layers, unit and feature tests, package, the controller under
+# faults, and the official conformance suite (built by Go the first time, some 10 minutes).
+test: $(VENV)/.tests-installed lint types layers unit feature package cluster conformance-ci
 
 lint: $(VENV)/.tests-installed
-	$(BIN)/ruff format --check src tests conformance
-	$(BIN)/ruff check src tests conformance
+	$(BIN)/ruff format --check src tests conformance bench
+	$(BIN)/ruff check src tests conformance bench
 
 types: $(VENV)/.tests-installed
 	$(BIN)/mypy
