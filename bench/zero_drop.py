@@ -17,7 +17,7 @@ from bench.traffic import HOST, Backend, Totals, Wrk, certificate, serial_shown
 PORT, TLS_PORT = 18080, 18443
 HOSTNAME = "shop.example.com"
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-UNRELATED = 1000
+UNRELATED = 100
 OTHER_ROUTES = 50
 
 
@@ -108,7 +108,7 @@ def _listener(subject: Shop, n: int) -> None:
 
 
 def _unrelated(subject: Shop, n: int) -> None:
-    for k in range(UNRELATED // 10):
+    for k in range(UNRELATED):
         number = (n * 7 + k) % OTHER_ROUTES
         subject.apply(worlds.route(f"r{number}", worlds.hostname_of(number), "ab"[n % 2], tag=f"u{n}-{k}"))
     subject.idle()
@@ -135,7 +135,7 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "rule reorder": (_reorder, 20),
     "certificate rotation": (_rotate, 10),
     "listener added or removed": (_listener, 10),
-    f"{UNRELATED:,} unrelated changes": (_unrelated, 10),
+    f"{UNRELATED} unrelated changes": (_unrelated, 10),
     "controller kill -9 and restart": (_kill, 3),
     "Envoy hot restart": (_hot_restart, 3),
 }
