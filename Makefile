@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint types layers unit feature package conformance conformance-ci conformance-validation parity clients cluster oracle bench kill clean
+.PHONY: up test lint types layers unit feature package conformance conformance-ci conformance-validation parity clients cluster oracle bench kill fuzz clean
 
 up: $(VENV)/.installed
 	$(BIN)/propylon up examples/quickstart $(ARGS)
@@ -90,6 +90,11 @@ cluster: $(VENV)/.tests-installed
 KILLS ?= 200
 kill: $(VENV)/.tests-installed
 	PROPYLON_KILLS=$(KILLS) $(BIN)/pytest -q --timeout 7200 tests/feature/test_feature_store_kill.py
+
+# Hostile requests against the embedded Kubernetes API; what fails prints its seed.
+REQUESTS ?= 100000
+fuzz: $(VENV)/.tests-installed
+	PROPYLON_FUZZ=$(REQUESTS) $(BIN)/pytest -q -s tests/feature/test_feature_server_fuzz.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -23,14 +23,14 @@ class ApiClient:
         for field, file in keys.items():
             (directory / file).write_bytes(base64.b64decode(user[field]))
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        self._context = ssl.create_default_context(cadata=authority)
-        self._context.load_cert_chain(directory / "admin.crt", directory / "admin.key")
+        self.context = ssl.create_default_context(cadata=authority)
+        self.context.load_cert_chain(directory / "admin.crt", directory / "admin.key")
         host, _, port = cluster["server"].removeprefix("https://").rpartition(":")
-        self._place = host, int(port)
+        self.place = host, int(port)
         self._connection = self._connect()
 
     def _connect(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(*self._place, context=self._context, timeout=30)
+        return http.client.HTTPSConnection(*self.place, context=self.context, timeout=30)
 
     def close(self) -> None:
         self._connection.close()

@@ -21,6 +21,7 @@ from propylon.proxies.kubernetes.apply import Plan
 from propylon.proxies.kubernetes.authority import AUTHORITY_DAYS, identity, make_authority, usable
 from propylon.proxies.kubernetes.names import base_name
 from propylon.status import EXPERIMENTAL_FEATURES, SUPPORTED_FEATURES
+from propylon.status.features import OPTIONAL_KINDS
 from propylon.store.cluster import Change, Credentials, ResourcePath
 from propylon.store.cluster.credentials import BearerAuth, FixedToken
 from propylon.xds import Connected
@@ -283,8 +284,15 @@ def claimed(cluster: Cluster) -> list[str]:
 
 def test_what_the_surroundings_rule_out_is_not_claimed(cluster: Cluster) -> None:
     served = ResourcePath("/apis/certificates.k8s.io/v1beta1", "v1beta1", "clustertrustbundles")
-    assert set(SUPPORTED_FEATURES) - set(claimed(cluster)) == {"ClusterTrustBundle"}
+    optional = {name for name in SUPPORTED_FEATURES if name.startswith(OPTIONAL_KINDS)}
+    assert {"TLSRoute", "TLSRouteModeMixed", "ListenerSet", "ClusterTrustBundle"} < optional
+    assert set(SUPPORTED_FEATURES) - set(claimed(cluster)) == optional
     reflectors = cluster.runtime.watch._reflectors
+    for group, kind in reflectors:
+        if kind in OPTIONAL_KINDS and kind != "ClusterTrustBundle":
+            reflectors[group, kind].path = ResourcePath(f"/apis/{group}/v1", "v1", kind.lower())
+    cluster.turn()
+    assert set(SUPPORTED_FEATURES) - set(claimed(cluster)) == {"ClusterTrustBundle"}
     reflectors["certificates.k8s.io", "ClusterTrustBundle"].path = served
     cluster.turn()
     assert claimed(cluster) == list(SUPPORTED_FEATURES)
