@@ -12,7 +12,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,53 +28,26 @@ _ERROR = re.compile(r"^(ERROR|CRITICAL)\b|^Traceback ")
 
 @dataclass
 class Usage:
-    """Of one process; of its children all that were seen."""
+    """Of one process. Its proxies are not in it: they are nobody's children, so that they outlive it."""
 
     cpu: float = 0
-    children_cpu: float = 0
     peak_megabytes: float = 0
 
 
 class Meter:
-    """Reads /proc. What a child uses between the last reading and its end is not seen."""
+    """Reads /proc."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._children: dict[int, float] = {}
         self.usage = Usage()
 
     def read(self) -> None:
         """Takes a reading; a process that is gone keeps its last one."""
-        parents = dict(_parents())
         try:
             self.usage.cpu = _cpu(self._pid)
             self.usage.peak_megabytes = _peak(self._pid)
         except (OSError, KeyError):
             return
-        for pid in _descendants(self._pid, parents):
-            try:
-                self._children[pid] = max(self._children.get(pid, 0), _cpu(pid))
-            except (OSError, KeyError):
-                continue
-        self.usage.children_cpu = sum(self._children.values())
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                yield int(entry.name), int(_stat(int(entry.name))[1])
-            except (OSError, IndexError):
-                continue
-
-
-def _descendants(pid: int, parents: Mapping[int, int]) -> set[int]:
-    found: set[int] = set()
-    frontier = {pid}
-    while frontier:
-        frontier = {child for child, parent in parents.items() if parent in frontier} - found
-        found |= frontier
-    return found
 
 
 def _stat(pid: int) -> list[str]:
@@ -183,8 +156,7 @@ def summary(suite_seconds: float, usage: Usage, waiting: Waiting, errors: list[s
     """The lines under the table."""
     peak = f"{usage.peak_megabytes:.0f} MB at most (goal: {GOAL_MEGABYTES})"
     lines = [
-        f"suite: {suite_seconds:.0f} s; controller: {usage.cpu:.0f} s of CPU, {peak}; its proxies: "
-        f"{usage.children_cpu:.0f} s of CPU",
+        f"suite: {suite_seconds:.0f} s; controller: {usage.cpu:.0f} s of CPU, {peak}",
         f"some object waited for its status during {waiting.seconds:.0f} s of the suite",
     ]
     slowest = sorted(waiting.longest.items(), key=lambda entry: -entry[1])[:3]
@@ -199,7 +171,6 @@ def as_document(suite_seconds: float, usage: Usage, waiting: Waiting, errors: li
     return {
         "suiteSeconds": round(suite_seconds, 1),
         "controllerCpuSeconds": round(usage.cpu, 1),
-        "proxiesCpuSeconds": round(usage.children_cpu, 1),
         "controllerPeakMegabytes": round(usage.peak_megabytes, 1),
         "waitingSeconds": round(waiting.seconds, 1),
         "errorLines": len(errors),
