@@ -79,7 +79,8 @@ def outcome(port, sni, host, context):
             answer = secure.recv(4096).decode("latin-1").replace(f":{port}", "")
         except OSError:
             return certificate, "refused"  # whether the alert comes before the end is a matter of luck
-    return certificate, [line for line in answer.split("\r\n") if line.startswith(("HTTP/", "location"))] or answer
+    told = [line for line in answer.split("\r\n") if line.startswith(("HTTP/", "location"))]
+    return certificate, told or answer.partition("\n")[0]  # what a TCP backend echoes behind its name may come later
 
 
 def leads_to(name):
