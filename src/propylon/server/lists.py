@@ -101,10 +101,15 @@ def list_page(store: LocalStore, target: Target, query: Query) -> Page:
     return Page(metadata, items)
 
 
+def version_of(text: str) -> int:
+    """A resourceVersion that a client sent. Raises ApiError (400) if it is no unsigned number of 64 bits."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
+        raise errors.bad_request(f"invalid resourceVersion {text!r}")
+    return int(text)
+
+
 def _check_version(query: Query, newest: int) -> None:
-    if not query.resource_version.isdigit():
-        raise errors.bad_request(f"invalid resourceVersion {query.resource_version!r}")
-    wanted = int(query.resource_version)
+    wanted = version_of(query.resource_version)
     if wanted > newest:
         details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}
         message = f"Too large resource version: {wanted}, current: {newest}"

@@ -12,7 +12,7 @@ from propylon.server.bodies import read_body, read_object
 from propylon.server.core_rules import IMMORTAL_NAMESPACES
 from propylon.server.grouping import GroupCommit
 from propylon.server.kept_schemas import check_kept
-from propylon.server.lists import Page, list_page, query_of, whole_number
+from propylon.server.lists import Page, list_page, query_of, version_of, whole_number
 from propylon.server.logs import PodLogs
 from propylon.server.objects import APPLY_PATCH, PATCH_FORMS, Document, Objects, Target, Writing, Written
 from propylon.server.ownership import manager_of
@@ -171,9 +171,8 @@ class Verbs:
         if target.name:
             parameters["fieldSelector"] = f"metadata.name={target.name}"
         query = query_of(parameters, target)
-        version = query.resource_version
-        if version and not version.isdigit():
-            raise errors.bad_request(f"invalid resource version {version!r}")
+        if query.resource_version:
+            version_of(query.resource_version)
         initial = parameters.get("sendInitialEvents")
         options = WatchOptions(
             bookmarks=request.flag("allowWatchBookmarks"),

@@ -323,3 +323,13 @@ def test_hostile_bodies_are_bad_requests(tmp_path: Path, body: bytes, form: str)
         assert answered.code in (400, 415), answered.body
 
     within(tmp_path, story)
+
+
+@pytest.mark.parametrize("version", ["\u00b2", "9" * 30, str(1 << 64), "-1", "x"])
+@pytest.mark.parametrize("more", [{}, {"watch": "true"}])
+def test_versions_that_are_no_numbers_are_bad_requests(tmp_path: Path, version: str, more: dict[str, str]) -> None:
+    async def story(world: World) -> None:
+        answered = await world.send("GET", ROUTES, b"", resourceVersion=version, **more)
+        assert answered.code == 400, answered.body
+
+    within(tmp_path, story)
