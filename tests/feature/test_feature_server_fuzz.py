@@ -279,6 +279,7 @@ def test_nothing_hostile_is_a_server_error(tmp_path: Path) -> None:
         wrong = [found for each in attackers for found in each.wrong]
         assert not wrong, (SEED, len(wrong), wrong[:3])
         assert codes[200] and codes[201] and codes[400], codes
+        keys.close()  # it was idle for long: asked again, it opens another
         assert keys.ask("GET", GUARD) == before
         assert instance.process is not None and instance.process.poll() is None
         assert "Traceback" not in instance.output(), instance.output()[-4000:]
