@@ -5,6 +5,7 @@ import random
 import threading
 
 import pytest
+from envoy.config.route.v3.scoped_route_pb2 import ScopedRouteConfiguration
 
 from propylon import api
 from propylon.envoy import EnvoySettings
@@ -132,7 +133,8 @@ def test_one_host_changes_one_scope(forms):
     site.world.host(site.listener, "three.test", leads_to("changed"))
     site.proxy.apply(site.world)
     changed = {key for key, body in site.proxy.sent.items() if before.get(key) != body}
-    assert [name for _, name in changed] == [f"http/{site.port}|three.test"]
+    names = [ScopedRouteConfiguration.FromString(site.proxy.sent[key]).route_configuration.name for key in changed]
+    assert names == [f"http/{site.port}|three.test"]
     assert site.ask("three.test").headers["location"].startswith("http://changed.chosen")
 
 
