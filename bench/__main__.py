@@ -1,17 +1,22 @@
 """`python -m bench [SCENARIO...] [--sizes N,...]`: measure, write bench/results, print the table."""
 
 import argparse
+import os
 import resource
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 from bench import machine, record
 from bench.api import API_SCENARIOS
+from bench.cluster import CLUSTER_SCENARIOS
+from bench.commands import PROFILING
 from bench.scenarios import SCENARIOS as SCENARIOS_OF_PROXIES
 from bench.subject import BenchError
 
-SCENARIOS = {**SCENARIOS_OF_PROXIES, **API_SCENARIOS}
+PROFILES = Path(__file__).parent / "profiles"
+SCENARIOS = {**SCENARIOS_OF_PROXIES, **CLUSTER_SCENARIOS, **API_SCENARIOS}
 
 
 def main() -> int:
@@ -19,7 +24,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
     parser.add_argument("--sizes", help="comma-separated sizes in place of each scenario's own")
+    parser.add_argument("--no-record", action="store_true", help="print figures, and write nothing")
+    parser.add_argument("--profile", action="store_true", help="write profiles to bench/profiles, and no figures")
     arguments = parser.parse_args()
+    if arguments.profile:
+        PROFILES.mkdir(exist_ok=True)
+        os.environ[PROFILING] = str(PROFILES)
     chosen = [found for name in arguments.scenarios for found in _called(name.upper())] or list(SCENARIOS)
     if unknown := [name for name in chosen if name not in SCENARIOS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
@@ -42,9 +52,10 @@ def main() -> int:
             failed = 1
         verdict = noise.verdict(_used() - ours)
         print(f"{name}: {time.monotonic() - began:.0f} s, noise: {verdict}", flush=True)
-        if figures:
+        if figures and not (arguments.no_record or arguments.profile):
             record.write(figures, machine.describe(), verdict, versions)
-    print((record.RESULTS / "latest.md").read_text(encoding="utf-8"))
+    if not (arguments.no_record or arguments.profile):
+        print((record.RESULTS / "latest.md").read_text(encoding="utf-8"))
     return failed
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +24,8 @@ from bench.load import Address, Api
 from bench.machine import cpu_seconds, resident_kib
 from bench.subject import ROOT, BenchError, until
 
-ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes"
+GROUP = "gateway.networking.k8s.io"
+ROUTES = f"/apis/{GROUP}/v1/namespaces/default/httproutes"
 HOST = "127.0.0.1"
 
 
@@ -129,10 +131,11 @@ class Embedded(Served):
 
 
 class Kubernetes(Served):
-    """kube-apiserver and etcd, both durable, with the official CRDs."""
+    """kube-apiserver and etcd, both durable, with the official CRDs of these kinds."""
 
-    def __init__(self) -> None:
+    def __init__(self, plurals: Sequence[str] = ("httproutes",)) -> None:
         super().__init__()
+        self._plurals = plurals
         self._artifacts = build.build()
         self._authority = Authority(self.directory / "certificates")
         self._admin = self._authority.issue("admin", "admin", groups=["system:masters"])
@@ -177,24 +180,33 @@ class Kubernetes(Served):
         context: ssl.SSLContext = self._authority.client_context(certificate, key)
         client = Client(f"https://{HOST}:{self._port}", context)
         try:
-            for file in sorted(self._artifacts.standard_crds.glob("*httproutes.yaml")):
+            for plural in self._plurals:
+                file = self._artifacts.standard_crds / f"{GROUP}_{plural}.yaml"
                 await client.apply_all(load_documents(file.read_text(encoding="utf-8")))
-            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/httproutes.gateway.networking.k8s.io"
-
-            async def established() -> bool:
-                return has_condition(await client.get(path), "Established")
-
-            async def served() -> bool:
-                return await client.find(ROUTES) is not None
-
-            await wait_until("HTTPRoutes are established", established, seconds=60)
-            await wait_until("HTTPRoutes are served", served, seconds=60)
+            for plural in self._plurals:
+                await self._wait_for(client, plural)
         finally:
             await client.close()
+
+    async def _wait_for(self, client: Client, plural: str) -> None:
+        async def established() -> bool:
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.{GROUP}"
+            return has_condition(await client.get(path), "Established")
+
+        async def served() -> bool:
+            return await client.find(f"/apis/{GROUP}/v1/{plural}?limit=1") is not None
+
+        await wait_until(f"{plural} are established", established, seconds=60)
+        await wait_until(f"{plural} are served", served, seconds=60)
 
     @property
     def address(self) -> Address:
         return Address(HOST, self._port, self._authority.path, *self._admin)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """How an administrator reaches it."""
+        return self._authority.kubeconfig("kubeconfig", f"https://{HOST}:{self._port}", *self._admin)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -5,16 +5,14 @@ from it.
 """
 
 import asyncio
-import cProfile
 import functools
 import json
-import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.commands import serve
 from propylon import api
 from propylon.app.configuration import UpOptions
 from propylon.app.runtime import Runtime
@@ -43,7 +41,6 @@ class Host:
 
     async def run(self) -> int:
         """The runtime, from beginning to end."""
-        self.loop = asyncio.get_running_loop()
         return await self.runtime.run()
 
     def apply(self, documents: list[dict[str, Any]]) -> dict[str, Any]:
@@ -100,25 +97,7 @@ def main() -> None:
         UpOptions(data_dir=Path(data_dir), paths=tuple(paths), concurrency=1, access_log=False, api=False),
         lambda line: print(line, file=sys.stderr, flush=True),
     )
-    host = Host(runtime)
-
-    def read() -> None:
-        for line in sys.stdin:
-            command, *arguments = json.loads(line)
-            try:
-                answer = getattr(host, command)(*arguments)
-            except Exception as error:  # noqa: BLE001 - told to whoever asked
-                answer = {"error": f"{type(error).__name__}: {error}"}
-            print(json.dumps(answer), flush=True)
-        os.kill(os.getpid(), 15)
-
-    threading.Thread(target=read, daemon=True).start()
-    profile = os.environ.get("BENCH_PROFILE")
-    if not profile:
-        sys.exit(asyncio.run(host.run()))
-    profiler = cProfile.Profile(time.process_time)
-    profiler.runcall(asyncio.run, host.run())
-    profiler.dump_stats(profile)
+    serve(Host(runtime))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Api:
     def ask(self, request: bytes) -> tuple[int, bytes]:
         """Send a request; the code and body of its answer."""
         self.socket.sendall(request)
-        return self._answer()
+        return self.answer()
 
     def send(self, method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
         """A request that must succeed; its answer's body."""
@@ -66,7 +67,28 @@ class Api:
             raise BenchError(f"{method} {path}: {code} {answered[:300]!r}")
         return answered
 
-    def _answer(self) -> tuple[int, bytes]:
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The lines of an answer that does not end: a watch. It has begun when this returns."""
+        self.socket.sendall(self.request("GET", path))
+        received = b""
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            received += self._more()
+        if not received.startswith(b"HTTP/1.1 200"):
+            raise BenchError(f"GET {path}: {received[:300]!r}")
+        return self._lines(received[end + 4 :])
+
+    def _lines(self, left: bytes) -> Iterator[bytes]:
+        line = b""
+        while True:
+            while (end := left.find(b"\r\n")) < 0:
+                left += self._more()
+            length = int(left[:end], 16)
+            piece, left = self._whole(left[end + 2 :], length + 2)
+            *whole, line = (line + piece[:length]).split(b"\n")
+            yield from whole
+
+    def answer(self) -> tuple[int, bytes]:
+        """The code and body of the answer to what was sent."""
         received = self._left
         while (end := received.find(b"\r\n\r\n")) < 0:
             received += self._more()
@@ -146,6 +168,30 @@ def fill(address: Address, path: str, documents: Sequence[bytes], clients: int =
         pipe.send("done")
 
     with _Crowd(work, clients) as crowd:
+        crowd.expect("done")
+
+
+@contextmanager
+def sending(
+    address: Address, requests: Sequence[tuple[str, str, bytes]], clients: int, content_type: str
+) -> Iterator[Callable[[], None]]:
+    """Clients that are ready to send these requests (method, path, body), all of which must succeed, when called."""
+
+    def work(number: int, pipe: Connection) -> None:
+        api = Api(address)
+        prepared = [api.request(*request, content_type) for request in requests[number::clients]]
+        api.send("GET", "/readyz")
+        pipe.send("ready")
+        pipe.recv()
+        for request in prepared:
+            code, body = api.ask(request)
+            if code >= 300:
+                raise BenchError(f"{request[:80]!r}: {code} {body[:300]!r}")
+        pipe.send("done")
+
+    with _Crowd(work, clients) as crowd:
+        crowd.expect("ready")
+        yield lambda: crowd.tell("go")
         crowd.expect("done")
 
 

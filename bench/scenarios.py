@@ -19,15 +19,14 @@ from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
 from bench.peer_propagation import beside_a_peer
+from bench.propagation import FLOOR_PORT, HOST, PORT, effects, floor_times, serving
 from bench.record import DESCENDING, Figure, Goal, figure, percentile
-from bench.subject import BenchError, Client, Commanded, FloorProcess, Subject, until
+from bench.subject import BenchError, FloorProcess, Subject
 from bench.throughput import throughput
 from bench.traffic import Wrk
 from bench.zero_drop import zero_drop
 
-HOST, PORT, FLOOR_PORT = "127.0.0.1", 18080, 18081
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-REPEATS = 25
 MATCHES_OF_A_ROUTE = 64
 Scenario = Callable[[Sequence[int]], Iterable[Figure]]
 
@@ -37,7 +36,7 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
     Envoy idle and under load."""
     least: float | None = None
     for size in sizes:
-        floors = {form: _floor_times(form, size) for form in ("rds", "scoped")}
+        floors = {form: floor_times(form, size) for form in ("rds", "scoped")}
         plain, flat = (statistics.median(floors[form]) for form in ("rds", "scoped"))
         yield figure("P1", size, "floor: one RouteConfiguration, p50", floors["rds"], "ms")
         yield figure("P1", size, "floor: scoped, p50", floors["scoped"], "ms", floor=plain)
@@ -46,19 +45,19 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             changed = directory / "changed.yaml"
 
             def edit(tag: str, file: Path = changed, size: int = size) -> None:
-                file.with_suffix(".tmp").write_text(yaml.safe_dump(_tagged(size, tag)), encoding="utf-8")
+                file.with_suffix(".tmp").write_text(yaml.safe_dump(worlds.tagged(size, tag)), encoding="utf-8")
                 file.with_suffix(".tmp").rename(file)
 
-            times = _propagate(subject, size, edit)
+            times = effects(PORT, size, edit, subject.idle)
             yield figure("P1", size, "file edit, p50", times, "ms", floor=flat)
             yield figure("P1", size, "file edit, p99", [percentile(times, 0.99)], "ms")
-        with Subject(_hostnames(size)) as subject:
+        with Subject(worlds.hostnames(size, PORT)) as subject:
             subject.ready(GATEWAY, seconds=600)
 
             def write(tag: str, subject: Subject = subject, size: int = size) -> None:
-                subject.apply(_tagged(size, tag))
+                subject.apply(worlds.tagged(size, tag))
 
-            times = _propagate(subject, size, write)
+            times = effects(PORT, size, write, subject.idle)
             yield figure("P1", size, "store write, p50", times, "ms", floor=flat, goal=Goal(3, of_floor=True))
             yield figure("P1", size, "store write, p99", [percentile(times, 0.99)], "ms")
             least = least or statistics.median(times)
@@ -67,7 +66,7 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             load = Wrk(f"http://{HOST}:{PORT}/tag", worlds.hostname_of(0), 4)
             load.start()
             try:
-                times = _propagate(subject, size, write, prefix="l")
+                times = effects(PORT, size, write, subject.idle, "l")
                 totals = load.stop()
             finally:
                 load.abandon()
@@ -142,11 +141,11 @@ def memory(sizes: Sequence[int]) -> Iterable[Figure]:
         floors = {}
         for form in ("rds", "scoped"):
             with FloorProcess(form, size, FLOOR_PORT) as floor:
-                _serving(floor, FLOOR_PORT, size)
+                serving(floor, FLOOR_PORT, size)
                 floors[form] = resident_kib(floor.proxy_pid()) / 1024
         least = floors["rds"]
         yield figure("P8", size, "floor: a scope per hostname", [floors["scoped"]], "MiB", floor=least)
-        with Subject(_hostnames(size)) as subject:
+        with Subject(worlds.hostnames(size, PORT)) as subject:
             subject.ready(GATEWAY, seconds=900)
             proxy = resident_kib(subject.proxy_pid()) / 1024
             goal = Goal(1.1, of_floor=True)
@@ -177,17 +176,6 @@ SCENARIOS: dict[str, tuple[Scenario, tuple[int, ...]]] = {
 # -- worlds of the scenarios ---
 
 
-def _tagged(size: int, tag: str) -> dict[str, Any]:
-    return worlds.route(f"r{size - 1}", worlds.hostname_of(size - 1), "web", tag=tag)
-
-
-def _hostnames(size: int) -> list[dict[str, Any]]:
-    """N routes of one hostname each that share one Service: what the floor has, as objects."""
-    web = [worlds.service("web"), worlds.endpoint_slice("web")]
-    routes = [worlds.route(f"r{i}", worlds.hostname_of(i), "web") for i in range(size)]
-    return [*worlds.base(port=PORT), *web, *routes]
-
-
 def _on_listeners(size: int) -> list[dict[str, Any]]:
     """N routes with a Service each, spread over 64 listeners (a Gateway has no more of its own)."""
     count = 64
@@ -208,7 +196,7 @@ def _manifests(size: int) -> Any:
     """The same as files: a hundred routes in each, and the one that changes in its own."""
     directory = Path(tempfile.mkdtemp(prefix="pm"))
     try:
-        *rest, changed = _hostnames(size)
+        *rest, changed = worlds.hostnames(size, PORT)
         for number, part in enumerate(_parts(rest)):
             (directory / f"part-{number}.yaml").write_text(yaml.safe_dump_all(part), encoding="utf-8")
         (directory / "changed.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
@@ -252,45 +240,6 @@ def _path_match(kind: str, number: int) -> dict[str, Any]:
 
 
 # -- measuring ---
-
-
-def _serving(process: Commanded, port: int, size: int) -> None:
-    def serves() -> bool:
-        try:
-            with Client(HOST, port) as client:
-                return "location" in client.ask(worlds.hostname_of(size - 1), "/tag")
-        except (OSError, BenchError):
-            return False
-
-    until(serves, f"requests answered on port {port}: {process.log()[-500:]}", 120)
-
-
-def _floor_times(form: str, size: int) -> list[float]:
-    with FloorProcess(form, size, FLOOR_PORT) as floor:
-        _serving(floor, FLOOR_PORT, size)
-        return _effects(FLOOR_PORT, size, lambda tag: floor.call("change", size - 1, tag), lambda: None)
-
-
-def _propagate(subject: Subject, size: int, change: Callable[[str], None], prefix: str = "t") -> list[float]:
-    return _effects(PORT, size, change, subject.idle, prefix)
-
-
-def _effects(
-    port: int, size: int, change: Callable[[str], object], between: Callable[[], object], prefix: str = "t"
-) -> list[float]:
-    """Milliseconds from the beginning of each change until the first request that sees it."""
-    times: list[float] = []
-    hostname = worlds.hostname_of(size - 1)
-    with Client(HOST, port) as client:
-        for number in range(REPEATS):
-            began = time.perf_counter()
-            change(f"{prefix}{number}")
-            while f"//{prefix}{number}." not in client.ask(hostname, "/tag"):
-                if time.perf_counter() - began > 60:
-                    raise BenchError("a change had no effect within 60 s")
-            times.append((time.perf_counter() - began) * 1000)
-            between()
-    return times
 
 
 def _costs(

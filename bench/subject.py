@@ -1,6 +1,7 @@
 """The propylon that is measured, seen from outside: started, written to, asked."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -8,15 +9,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+
+from bench.commands import PROFILING
 
 ROOT = Path(__file__).parents[1]
 
 
 class BenchError(RuntimeError):
     """A measurement could not be made."""
+
+
+def profiling() -> bool:
+    """Whether profiles are asked for. Then times mean nothing."""
+    return bool(os.environ.get(PROFILING))
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float, pause: float = 0.01) -> float:
@@ -88,6 +97,21 @@ class Commanded:
         if "error" in answer:
             raise BenchError(answer["error"])
         return answer
+
+    @contextmanager
+    def profiled(self, name: str, size: int) -> Iterator[None]:
+        """Keep a profile of what the process does meanwhile, where profiles are asked for."""
+        if not profiling():
+            yield
+            return
+        self.call("profile_begin")
+        yield
+        self.profile_end(name, size)
+
+    def profile_end(self, name: str, size: int) -> None:
+        """Keep the profile of the process so far, where profiles are asked for."""
+        if profiling():
+            self.call("profile_end", name, size)
 
     @property
     def pid(self) -> int:

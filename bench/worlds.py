@@ -100,6 +100,17 @@ def many_routes(size: int, *, gateways: int = 1, port: int = 8080) -> Iterator[D
         yield route(name, hostname_of(number), name, gateway_name=f"gw{number % gateways}" if gateways > 1 else "gw")
 
 
+def tagged(size: int, tag: str) -> Document:
+    """The last route of `hostnames`, with another tag."""
+    return route(f"r{size - 1}", hostname_of(size - 1), "web", tag=tag)
+
+
+def hostnames(size: int, port: int, endpoint: str = "127.0.0.1") -> list[Document]:
+    """N routes of one hostname each that share one Service: what the floor has, as objects."""
+    web = [service("web"), endpoint_slice("web", endpoint)]
+    return [*base(port=port), *web, *(route(f"r{i}", hostname_of(i), "web") for i in range(size))]
+
+
 def stored(document: Document, version: int = 1) -> Document:
     """The document as a store hands it out."""
     metadata = {

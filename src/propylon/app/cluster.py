@@ -182,6 +182,11 @@ class ClusterRuntime:
         self.writer.look_again()
         self._bell.set()
 
+    @property
+    def settled(self) -> bool:
+        """Whether every change that was seen has been worked off, acknowledged and written."""
+        return self._published and not self.data_plane.pending and self.writer.settled and not self._bell.is_set()
+
     def _unready(self) -> str:
         """Why this replica could not serve proxies now, "" if it could."""
         if self._stopping.is_set():
@@ -419,8 +424,7 @@ class ClusterRuntime:
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
         report = build_report(self.controller.graph, self.statuses, self.problems.all())
-        settled = self._published and not self.data_plane.pending and self.writer.settled and not self._bell.is_set()
-        return {"report": report, "settled": settled}
+        return {"report": report, "settled": self.settled}
 
     async def _config(self, _arguments: Any) -> dict[str, Any]:
         options = self.options

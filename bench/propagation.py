@@ -1,0 +1,51 @@
+"""How long it takes until a request sees a change."""
+
+import time
+from collections.abc import Callable
+
+from bench import worlds
+from bench.subject import BenchError, Client, Commanded, FloorProcess, until
+
+HOST, PORT, FLOOR_PORT = "127.0.0.1", 18080, 18081
+REPEATS = 25
+
+
+def serving(process: Commanded, port: int, size: int) -> None:
+    """Wait until the last of N hostnames is answered."""
+
+    def serves() -> bool:
+        try:
+            with Client(HOST, port) as client:
+                return "location" in client.ask(worlds.hostname_of(size - 1), "/tag")
+        except (OSError, BenchError):
+            return False
+
+    until(serves, f"requests answered on port {port}: {process.log()[-500:]}", 120)
+
+
+def floor_times(form: str, size: int) -> list[float]:
+    """The same of raw Envoy, with one RouteConfiguration ("rds") or a scope per hostname ("scoped")."""
+    with FloorProcess(form, size, FLOOR_PORT) as floor:
+        serving(floor, FLOOR_PORT, size)
+        return effects(FLOOR_PORT, size, lambda tag: floor.call("change", size - 1, tag), lambda: None)
+
+
+def effects(
+    port: int, size: int, change: Callable[[str], object], between: Callable[[], object], prefix: str = "t"
+) -> list[float]:
+    """Milliseconds from the beginning of each change of the last of N hostnames until the first request that sees it.
+
+    `change` is given the tag that its redirect is to show; `between` is called after each.
+    """
+    times: list[float] = []
+    hostname = worlds.hostname_of(size - 1)
+    with Client(HOST, port) as client:
+        for number in range(REPEATS):
+            began = time.perf_counter()
+            change(f"{prefix}{number}")
+            while f"//{prefix}{number}." not in client.ask(hostname, "/tag"):
+                if time.perf_counter() - began > 60:
+                    raise BenchError("a change had no effect within 60 s")
+            times.append((time.perf_counter() - began) * 1000)
+            between()
+    return times
