@@ -10,9 +10,11 @@ from __future__ import annotations
 import builtins
 import contextlib
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,7 +59,13 @@ class Admitted(dict[str, Any]):
 
 def utc_now() -> str:
     """The time as objects carry it: RFC 3339, UTC, whole seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _utc(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _utc(second: int) -> str:
+    """Formatted once a second: every write asks several times."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class LocalStore:
