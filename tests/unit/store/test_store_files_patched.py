@@ -56,6 +56,50 @@ def test_what_is_patched_equals_what_is_read_anew(tmp_path, seed):
     assert patched > 3
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_what_was_told_gives_what_is_read_anew(tmp_path, seed):
+    chooser = random.Random(seed)
+    (tmp_path / "kustomized").mkdir()
+    (tmp_path / "kustomized" / "kustomization.yaml").write_text("resources: [part.yaml]", encoding="utf-8")
+    source = FileSource([str(tmp_path)])
+    before = source.load()
+    quick = 0
+    for _ in range(40):
+        files = [tmp_path / f"{name}.yaml" for name in chooser.sample(NAMES, chooser.choice((1, 1, 2)))]
+        if chooser.random() < 0.1:
+            files = [tmp_path / "kustomized" / "part.yaml"]
+        for file in files:
+            if chooser.random() < 0.15:
+                file.unlink(missing_ok=True)
+            else:
+                file.write_text(content(chooser, file.stem), encoding="utf-8")
+        objects = dict(before.objects)
+        now = source.load({*map(str, files), str(tmp_path / ".x.yaml.swp")})
+        quick += now.watched is before.watched
+        whole = FileSource([str(tmp_path)]).load()
+        # What is broken or refused keeps what it said before, which a new reader does not know.
+        if whole.complete and not whole.held and not whole.held_files:
+            assert dict(now.objects) == dict(whole.objects)
+            assert set(now.problems) == set(whole.problems)
+            assert (now.complete, now.held_files, now.watched) == (True, frozenset(), whole.watched)
+        differing = {ref for ref in {*objects, *now.objects} if objects.get(ref) != now.objects.get(ref)}
+        assert now.changed is None or differing <= now.changed
+        before = now
+    assert quick > 1
+
+
+@pytest.mark.parametrize("told", ["..data", "new.yaml", "vars.env", "link.yaml"])
+def test_what_may_mean_more_has_everything_looked_at(tmp_path, told):
+    (tmp_path / "a.yaml").write_text(config_map("a", "${VALUE:-1}"), encoding="utf-8")
+    (tmp_path / "b.yaml").write_text(config_map("b", "1"), encoding="utf-8")
+    source = FileSource([str(tmp_path)])
+    source.load()
+    (tmp_path / "a.yaml").write_text(config_map("a", "2"), encoding="utf-8")
+    loaded = source.load([str(tmp_path / "b.yaml"), str(tmp_path / told)])
+    found = {ref.name: item.document["data"]["value"] for ref, item in loaded.objects.items()}
+    assert found == {"a": "2", "b": "1"}
+
+
 def test_places_in_several_files_are_found_once(tmp_path, monkeypatch):
     composed = []
 

@@ -132,10 +132,10 @@ class FilesController:
         self._watched: frozenset[str] = frozenset()
         self.first_pass = asyncio.Event()
 
-    def sync(self) -> Outcomes:
+    def sync(self, told: Collection[str] | None = None) -> Outcomes:
         """One pass: load, apply, prune. Raises nothing for broken manifests or an unavailable store: these are
-        problems."""
-        loaded = self._source.load()
+        problems. `told`: all paths that changed since the pass before, if that is known."""
+        loaded = self._source.load(told)
         self._watched = loaded.watched
         problems = list(loaded.problems)
         changes: list[FileChange] = []
@@ -173,17 +173,25 @@ class FilesController:
         watcher = Watcher(woken.set)
         stopped = asyncio.ensure_future(stop.wait())
         stopped.add_done_callback(lambda _: woken.set())
+        told: frozenset[str] | None = None
+        watched: frozenset[str] | None = None
         try:
             while not stop.is_set():
                 woken.clear()
-                outcomes = await asyncio.to_thread(self.sync)
+                outcomes = await asyncio.to_thread(self.sync, told)
                 self.first_pass.set()
-                if watcher.watch((*self._source.paths, *self._watched)):
-                    continue  # what changed before the watch began
+                # A pass over what was told alone finds the same set: those over everything look at directories anew.
+                if watched is not self._watched:
+                    watched = self._watched
+                    if watcher.watch((*self._source.paths, *watched)):
+                        told = None
+                        continue  # what changed before the watch began
                 idle = LOOK_SECONDS if watcher.is_told else UNTOLD_SECONDS
                 seconds = idle if outcomes.settled else self._seconds_to_retry()
+                told = None
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), seconds)
+                    told = watcher.take() or None
         finally:
             watcher.close()
             stopped.cancel()

@@ -8,7 +8,7 @@ what it said last.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from propylon.api.meta import ObjectRef
 from propylon.store.files.accept import FileObject, Result, accept_all, problem_at
 from propylon.store.files.kustomize import build, kustomization_file
 from propylon.store.files.problems import FileProblem, Severity
-from propylon.store.files.reader import KUSTOMIZATION_NAMES, STDIN, Manifest, ParsedFile, Reader, manifests_of
+from propylon.store.files.reader import KUSTOMIZATION_NAMES, STDIN, ParsedFile, Reader, manifests_of
 from propylon.store.files.substitute import VARIABLES_FILE, parse_variables
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -43,8 +43,16 @@ class Loaded(msgspec.Struct, frozen=True):
 class _Merged(msgspec.Struct, frozen=True):
     """What the units gave together, if each object was written once and none refused."""
 
-    results: tuple[Result, ...]
+    results: list[Result]
     objects: dict[ObjectRef, FileObject]
+
+
+class _Steady(msgspec.Struct, frozen=True):
+    """A load that left nothing open, so that what files say that are changed alone can take the place of what they
+    said: `files` are those that are units by themselves, each with the place of its result."""
+
+    loaded: Loaded
+    files: dict[str, int]
 
 
 class _Unit(msgspec.Struct, frozen=True):
@@ -82,6 +90,7 @@ class FileSource:
         self._memory: dict[str, _Memory] = {}
         self._good: Mapping[ObjectRef, FileObject] = {}
         self._merged: _Merged | None = None
+        self._steady: _Steady | None = None
         self._units: dict[str, tuple[_Unit, ...]] = {}
 
     def locate(self, ref: ObjectRef, field: str) -> tuple[str, int, int]:
@@ -92,13 +101,68 @@ class FileSource:
         position = self._reader.locate(item.origin, field)
         return item.origin.file, position.line, position.column
 
-    def load(self) -> Loaded:
-        """What the manifests say now. Never raises for what is in them or whether they are there."""
+    def load(self, told: Collection[str] | None = None) -> Loaded:
+        """What the manifests say now. Never raises for what is in them or whether they are there.
+
+        `told`: paths of all that changed since the load before, if that is known; the rest is not looked at then,
+        unless it has to be.
+        """
+        if told is not None and (again := self._load_again(told)) is not None:
+            return again
+        self._steady = None
         run = _Run(self, self._reader)
         loaded = run.load()
         held = {ref: self._good[ref] for ref in loaded.held if ref in self._good}
         self._good = {**held, **loaded.objects} if held else loaded.objects
+        if self._merged is not None and loaded.complete and not loaded.held_files and not run.has_problems_of_its_own:
+            self._steady = _Steady(loaded, run.files)
         return loaded
+
+    def _load_again(self, told: Collection[str]) -> Loaded | None:
+        """The last load with what these files say now; None if it takes more than reading them."""
+        steady, merged = self._steady, self._merged
+        paths = {os.path.normpath(path) for path in told if not is_temporary(os.path.basename(path))}  # noqa: PTH119
+        if steady is None or merged is None or not paths <= steady.files.keys():
+            return None
+        found: dict[str, _Memory] = {}
+        for path in paths:
+            try:
+                parsed = self._reader.parse(path)
+            except OSError:
+                return None
+            remembered = self._memory[path]
+            memory = _of_file(self._reader, parsed, remembered.variables, remembered)
+            if parsed.error is not None or memory.result.refused:
+                return None
+            found[path] = memory
+        before = {item.ref for path in paths for item in self._memory[path].result.objects}
+        after = [item for memory in found.values() for item in memory.result.objects]
+        refs = {item.ref for item in after}
+        if len(refs) < len(after) or any(ref in merged.objects for ref in refs - before):
+            return None
+        for ref in before - refs:
+            del merged.objects[ref]
+        merged.objects.update((item.ref, item) for item in after)
+        for path, memory in found.items():
+            self._memory[path] = memory
+            merged.results[steady.files[path]] = memory.result
+        problems = dict.fromkeys(problem for result in merged.results for problem in result.problems)
+        loaded = msgspec.structs.replace(steady.loaded, problems=tuple(problems), changed=frozenset(before | refs))
+        self._steady = msgspec.structs.replace(steady, loaded=loaded)
+        return loaded
+
+
+def _of_file(reader: Reader, parsed: ParsedFile, variables: Mapping[str, str], remembered: _Memory | None) -> _Memory:
+    """What a file gives; the same again if neither it nor its variables changed."""
+    same_variables = remembered is not None and remembered.variables == variables
+    if remembered is not None and same_variables and remembered.key is parsed:
+        return remembered
+    manifests, problems = manifests_of(parsed)
+    if parsed.error is not None:
+        problems.append(parsed.error)
+    known = remembered.result if remembered is not None and same_variables else Result()
+    result = accept_all(reader, manifests, problems, variables, known)
+    return _Memory(parsed, variables, result, frozenset({parsed.path}))
 
 
 class _Run:
@@ -112,6 +176,10 @@ class _Run:
         self._held_files: set[str] = set()
         self._watched: set[str] = set()
         self._directory_variables: dict[str, dict[str, str]] = {}
+        self.files: dict[str, int] = {}
+        """Files that are units by themselves and were found once, with the places of their results."""
+        self.has_problems_of_its_own = False
+        """Whether anything is to be said that no unit says."""
         self._outer_variables = self._read_outer_variables()
 
     def load(self) -> Loaded:
@@ -130,10 +198,13 @@ class _Run:
         for unit in tops:
             included |= memory[unit.path].touched
         results = [memory[unit.path].result for unit in tops]
+        places: dict[str, list[int]] = {}
         for unit in units:
             if not unit.kustomized and unit.path not in included:
                 memory[unit.path] = self._load_file(unit)
+                places[unit.path] = [*places.get(unit.path, []), len(results)]
                 results.append(memory[unit.path].result)
+        self.files = {path: found[0] for path, found in places.items() if len(found) == 1 and path != STDIN}
         self._reader.forget(set(self._source._memory) - set(memory))
         self._source._memory = memory
         for remembered in memory.values():
@@ -198,14 +269,7 @@ class _Run:
             return remembered or _Memory(None, variables, Result(), frozenset())
         if parsed.error is not None and not parsed.stale:
             self._held_files.add(unit.path)
-        if remembered is not None and remembered.key is parsed and remembered.variables == variables:
-            return remembered
-        manifests, problems = manifests_of(parsed)
-        if parsed.error is not None:
-            problems.append(parsed.error)
-        return _Memory(
-            parsed, variables, self._accept(manifests, problems, variables, remembered), frozenset({unit.path})
-        )
+        return _of_file(self._reader, parsed, variables, remembered)
 
     def _load_kustomization(self, unit: _Unit) -> _Memory:
         variables = self._variables_for(unit.path, unit.root)
@@ -221,9 +285,9 @@ class _Run:
         manifests, problems = build(unit.path, self._reader)
         touched = frozenset(self._reader.touched)
         self._hold_unread(touched)
-        return _Memory(
-            self._state(touched), variables, self._accept(manifests, problems, variables, remembered), touched
-        )
+        known = remembered.result if remembered is not None and remembered.variables == variables else Result()
+        result = accept_all(self._reader, manifests, problems, variables, known)
+        return _Memory(self._state(touched), variables, result, touched)
 
     def _state(self, paths: Iterable[str]) -> dict[str, Any]:
         """What a kustomization was built from: parsed files by identity, others by their times."""
@@ -235,16 +299,6 @@ class _Run:
                 self._held_files.add(path)
                 if os.path.basename(path) in KUSTOMIZATION_NAMES:  # noqa: PTH119
                     self._complete = False  # which files it would have named is not known
-
-    def _accept(
-        self,
-        manifests: Sequence[Manifest],
-        problems: Sequence[FileProblem],
-        variables: Mapping[str, str],
-        remembered: _Memory | None,
-    ) -> Result:
-        known = remembered.result if remembered is not None and remembered.variables == variables else Result()
-        return accept_all(self._reader, manifests, problems, variables, known)
 
     def _report(
         self, path: str, message: str, remedy: str, severity: Severity = Severity.ERROR, code: str = "unreadable"
@@ -291,18 +345,19 @@ class _Run:
 
     # All together
 
-    def _merge(self, results: Sequence[Result]) -> Loaded:
+    def _merge(self, results: list[Result]) -> Loaded:
+        self.has_problems_of_its_own = bool(self._problems)
         for result in results:
             self._problems.extend(result.problems)
         patched = self._patched(results)
         if patched is not None:
             objects, changed = patched
-            self._source._merged = _Merged(tuple(results), objects)
+            self._source._merged = _Merged(results, objects)
             return self._loaded(objects, frozenset(), changed)
         before = len(self._problems)
         objects = self._all_objects(results)
         plain = len(self._problems) == before and not any(result.refused for result in results)
-        self._source._merged = _Merged(tuple(results), objects) if plain else None
+        self._source._merged = _Merged(results, objects) if plain else None
         held = {ref for result in results for ref in result.refused} - objects.keys()
         good = {ref: self._source._good[ref] for ref in held if ref in self._source._good}
         return self._loaded({**objects, **good} if good else objects, frozenset(held), None)
@@ -371,7 +426,12 @@ class _Run:
 
 def is_ignored(name: str) -> bool:
     """Whether a file's or directory's name says that it is hidden, or an editor's temporary copy."""
-    return name.startswith((".", "#")) or name.endswith(("~", ".swp", ".swx", ".tmp", ".bak", ".orig"))
+    return name.startswith(".") or is_temporary(name)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is that of an editor's temporary copy."""
+    return name.startswith("#") or name.endswith(("~", ".swp", ".swx", ".tmp", ".bak", ".orig"))
 
 
 __all__ = ["FileObject", "FileSource", "Loaded", "ParsedFile", "is_ignored"]

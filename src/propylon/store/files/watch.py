@@ -41,6 +41,7 @@ class Watcher:
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._directories: dict[str, int] = {}
+        self._changed: list[str] = []
         self._stop = threading.Event()
 
     def watch(self, paths: Iterable[str]) -> bool:
@@ -53,6 +54,7 @@ class Watcher:
         if directories == self._directories:
             return False
         self.close()
+        self._changed = []
         self._directories = directories
         self._stop = threading.Event()
         try:
@@ -69,10 +71,19 @@ class Watcher:
         """Whether the system notifies of changes at all."""
         return bool(self._directories)
 
+    def take(self) -> frozenset[str]:
+        """Paths of all that changed since this was asked last."""
+        taken, self._changed = self._changed, []
+        return frozenset(taken)
+
     def close(self) -> None:
         """Watch nothing any more."""
         self._stop.set()
         self._directories = {}
+
+    def _tell(self, paths: list[str]) -> None:
+        self._changed += paths
+        self._wake()
 
     def _follow(self, notify: RustNotify, stop: threading.Event) -> None:
         with notify:
@@ -80,8 +91,8 @@ class Watcher:
                 found = notify.watch(BURST_MILLISECONDS, STEP_MILLISECONDS, _TURN_MILLISECONDS, stop)
                 if found in ("stop", "signal") or self._loop.is_closed():
                     return
-                if found != "timeout":
+                if isinstance(found, set):
                     try:
-                        self._loop.call_soon_threadsafe(self._wake)
+                        self._loop.call_soon_threadsafe(self._tell, [path for _, path in found])
                     except RuntimeError:  # the loop was closed between the two lines
                         return
