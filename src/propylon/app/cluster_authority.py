@@ -13,6 +13,7 @@ from cryptography import x509
 
 from propylon import api
 from propylon.proxies.kubernetes.authority import (
+    REPLICA,
     Authority,
     Leaf,
     due,
@@ -65,6 +66,11 @@ class AuthorityStore:
             return planned
         raise ValueError(f"Secret {self._namespace}/{AUTHORITY_NAME} is being changed by somebody else all the time")
 
+    async def find(self) -> tuple[Authority, ...]:
+        """The authorities in force as whoever leads keeps them, none if there are none yet. Raises like `keep`."""
+        found = await self._read()
+        return _authorities(found) if found is not None else ()
+
     async def _read(self) -> dict[str, Any] | None:
         try:
             answer = await self._client.request("GET", f"{self._collection}/{AUTHORITY_NAME}")
@@ -111,6 +117,7 @@ class Identities:
         self._now = now
         self._authorities: tuple[Authority, ...] = ()
         self._server: Leaf | None = None
+        self._client: Leaf | None = None
         self._configuration: Any = None
         self._issued: dict[api.ObjectKey, Leaf] = {}
         self._found: dict[api.ObjectKey, api.Secret] = {}
@@ -121,10 +128,17 @@ class Identities:
         """Whether there is an authority."""
         return bool(self._authorities)
 
+    @property
+    def server_name(self) -> str:
+        """The name that the control plane's certificate bears."""
+        return self._server_name
+
     def renew(self, authorities: tuple[Authority, ...]) -> bool:
         """Go by these authorities from now on; whether they are others, so that all plans have to be made anew."""
         changed = authorities != self._authorities
         self._authorities = authorities
+        if changed:
+            self._client = None
         if changed or self._server is None or _is_due(self._server, self._now()):
             authority = signer(authorities, self._now())
             self._server = issue(authority, self._now(), dns_names=[self._server_name])
@@ -138,6 +152,15 @@ class Identities:
         """TLS for the xDS server that demands a certificate of ours; a renewed one counts from the next handshake."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration, lambda: self._configuration, require_client_authentication=True
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """TLS for this replica as client of another one."""
+        now = self._now()
+        if self._client is None or _is_due(self._client, now):
+            self._client = issue(signer(self._authorities, now), now, uris=[REPLICA])
+        return grpc.ssl_channel_credentials(
+            trust(self._authorities).encode(), self._client.key_pem.encode(), self._client.certificate_pem.encode()
         )
 
     def seen(self, key: api.ObjectKey, secret: api.Secret | None) -> None:

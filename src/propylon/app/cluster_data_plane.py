@@ -1,18 +1,22 @@
-"""xDS for proxies that somebody else runs: over TCP, with certificates on both sides, from whoever leads."""
+"""xDS for proxies that somebody else runs: over TCP, with certificates on both sides, from every replica."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from propylon.app.cluster_authority import Identities
 from propylon.app.controller import Controller, Node
 from propylon.app.data_plane import DataPlane
 from propylon.app.ports import PortGuard, Review
+from propylon.app.replicas import LargeTables, Listener, Reporter
+from propylon.graph.model import RouteTableKey
 from propylon.proxies.kubernetes.authority import admits
 from propylon.xds import Connected, Disconnected, Event, Server
 
 ABSENCE_SECONDS = 10.0
-"""A Gateway none of whose proxies came back after so long is not programmed."""
+"""A Gateway none of whose proxies came back after so long is not programmed; a replica that was not heard of for so
+long is forgotten."""
 
 
 class _NoGuard(PortGuard):
@@ -46,12 +50,13 @@ class PodDataPlane(DataPlane):
         self._identities = identities
         self._rung = ring
         self.xds = Server(on_event=self._pod_event, admit=_admit)
-        self.connected: set[str] = set()
-        """Nodes with at least one proxy."""
         self.serving = False
+        large = LargeTables(self._large_tables, self._adopt_tables)
+        self.listener = Listener(self.acknowledgements, large, self._tell, grace=ABSENCE_SECONDS)
+        self.reporter = Reporter(self.acknowledgements.own, large, identities)
 
     async def start(self) -> None:
-        """Nothing to adopt, and xDS is served by the leader only."""
+        """Nothing to adopt, and xDS is served when all is known."""
 
     async def retain(self) -> None:
         """Pods are retained by who applies them."""
@@ -59,11 +64,12 @@ class PodDataPlane(DataPlane):
     async def serve(self) -> None:
         """Let proxies in. Raises RuntimeError if the address cannot be bound."""
         if not self.serving:
-            await self.xds.start([self._listen], self._identities.server_credentials())
+            credentials = self._identities.server_credentials()
+            await self.xds.start([self._listen], credentials, [self.listener.handler])
             self.serving = True
 
     async def close(self) -> None:
-        """Send proxies away, to whoever leads now; they keep what they have."""
+        """Send proxies away, to other replicas; they keep what they have."""
         if self.serving:
             self.serving = False
             await self.xds.stop(0)
@@ -84,18 +90,27 @@ class PodDataPlane(DataPlane):
         """Its pods come with its objects."""
 
     def _pod_event(self, event: Event) -> None:
-        if isinstance(event, Connected):
-            self.connected.add(event.node)
-            self._rung()
-        elif isinstance(event, Disconnected) and event.last:
-            self.connected.discard(event.node)
-            asyncio.get_running_loop().call_later(ABSENCE_SECONDS, self._absent, event.node)
         self._xds_event(event)
+        if isinstance(event, Connected):
+            self._tell((event.node,))
+        elif isinstance(event, Disconnected) and event.last:
+            asyncio.get_running_loop().call_later(ABSENCE_SECONDS, self._absent, event.node)
 
     def _absent(self, node: str) -> None:
-        if self.serving and node not in self.connected:
+        if self.serving and node not in self.acknowledgements.own.connected:
             self.acknowledgements.restarted(node)
-            self._told.add(node)
+            self._tell((node,))
+
+    def _tell(self, nodes: Iterable[str]) -> None:
+        """There is something new of nodes."""
+        self._told.update(nodes)
+        self._rung()
+
+    def _large_tables(self) -> set[RouteTableKey]:
+        return self.form_changes.large
+
+    def _adopt_tables(self, tables: Iterable[RouteTableKey]) -> None:
+        if self.form_changes.adopt(tables, time.monotonic()):
             self._rung()
 
 

@@ -84,26 +84,21 @@ class ClusterDocuments:
             if not position:
                 return found
 
-    async def announce(self, namespace: str, service: str, address: str, port: int) -> None:
-        """Have a Service without selector lead to this address alone. Raises ApplyError."""
-        await self.apply(
-            {
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {
-                    "name": f"{service}-{'ipv6' if ':' in address else 'ipv4'}",
-                    "namespace": namespace,
-                    "labels": {
-                        "kubernetes.io/service-name": service,
-                        "endpointslice.kubernetes.io/managed-by": "propylon.dev",
-                        MANAGED_BY: MANAGER,
-                    },
-                },
-                "addressType": "IPv6" if ":" in address else "IPv4",
-                "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-                "ports": [{"name": "xds", "port": port, "protocol": "TCP"}],
-            }
-        )
+    async def withdraw(self, namespace: str, service: str) -> None:
+        """Remove the EndpointSlices that former releases wrote for a Service of theirs. Raises ApplyError.
+
+        Kubernetes does not touch those of others; they would lead proxies to a pod that is gone.
+        """
+        for name in former_slices(service):
+            identity = Identity("EndpointSlice", namespace, name)
+            found = await self.get(identity)
+            if found is not None and found["metadata"].get("labels", {}).get(MANAGED_BY) == MANAGER:
+                await self.delete(identity, found["metadata"]["uid"])
+
+
+def former_slices(service: str) -> tuple[str, ...]:
+    """Names of the EndpointSlices that `withdraw` removes."""
+    return (f"{service}-ipv4", f"{service}-ipv6")
 
 
 def _path(identity: Identity) -> str:

@@ -1,7 +1,7 @@
 """The controller of a cluster whose proxies are pods: plans become objects, a Service's addresses become a Gateway's.
 
-Every replica watches and computes; the one that leads writes, and it alone serves xDS, because what proxies acknowledge
-must be known to whoever writes it into statuses. The others are warm: whoever leads next lets the proxies in at once.
+Every replica watches, computes and serves xDS; the one that leads writes. What proxies acknowledge must be known to
+whoever writes it into statuses, so the others report it to the leader (see `replicas`).
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -29,13 +30,13 @@ from propylon.proxies.kubernetes import (
 from propylon.proxies.kubernetes.apply import KINDS, ApplyError, Plan
 from propylon.proxies.kubernetes.bootstrap import ControlPlane
 from propylon.proxies.kubernetes.documents import DEFAULT_IMAGE, MANAGED_BY, MANAGER, Document, object_name
-from propylon.store.cluster import ApiError, Change, Credentials, Unreachable
+from propylon.store.cluster import ApiError, Change, Credentials, Leader, Unreachable
 from propylon.store.cluster.reachability import Seldom
 
 log = logging.getLogger("propylon.app")
 
 XDS_NAME = "propylon-xds"
-"""The Service by which proxies find the control plane, and its EndpointSlice."""
+"""The Service by which proxies find the control plane."""
 XDS_PORT = 18000
 TAKE_OVER_SECONDS = 15.0
 """So long a new leader waits at most for proxies to come over before it writes statuses about them."""
@@ -54,13 +55,21 @@ class PodOptions(msgspec.Struct, frozen=True, kw_only=True):
     xds_address: str = ""
     """host:port that proxies connect to; "": the Service `propylon-xds` of the namespace."""
     pod_ip: str = ""
-    """Of this replica, for the Service's EndpointSlice; "": nobody needs to be led here."""
+    """Of this replica, for the others; "": they find it by `xds_listen`, if that is an address of its own."""
     cluster_domain: str = "cluster.local"
 
     @property
     def server_name(self) -> str:
         """The name that the control plane's certificate bears, wherever it is reached."""
         return f"{XDS_NAME}.{self.namespace}.svc"
+
+    @property
+    def own_address(self) -> str:
+        """host:port at which other replicas reach this one; "" if that is not known."""
+        host, _, port = self.xds_listen.rpartition(":")
+        if self.pod_ip:
+            host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
+        return "" if host in {"0.0.0.0", "[::]", "::"} else f"{host}:{port}"
 
     @property
     def control_plane(self) -> ControlPlane:
@@ -126,6 +135,11 @@ class KubernetesRuntime(ClusterRuntime):
         self._writing = False
         self._seldom = Seldom()
         self._upkeep_bell = asyncio.Event()
+        self._may_serve = False
+        self._tidied = False
+        """Whether what former releases left behind was looked for."""
+        self.election.tell(pods.own_address, self._follow)
+        self.data_plane.listener.identity = self.data_plane.reporter.identity = self.election.identity
 
     def _settings(self) -> Settings:
         return msgspec.structs.replace(super()._settings(), cluster_domain=self.pods.cluster_domain)
@@ -146,9 +160,20 @@ class KubernetesRuntime(ClusterRuntime):
         async with asyncio.TaskGroup() as group:
             group.create_task(super()._turns())
             group.create_task(self._upkeep())
+            group.create_task(self.data_plane.reporter.run())
+
+    def _follow(self, leader: Leader | None) -> None:
+        if leader is not None and not leader.address:
+            log.warning(
+                "the leader %s does not say where it is reached: what proxies have here is not known there",
+                leader.identity,
+            )
+        self.data_plane.reporter.follow(leader)
 
     def _lead(self, leading: bool) -> None:
         self._leading_since = time.monotonic()
+        self._tidied = False
+        self.data_plane.listener.lead(leading)
         super()._lead(leading)
         self._upkeep_bell.set()
 
@@ -157,16 +182,21 @@ class KubernetesRuntime(ClusterRuntime):
             self._writing = False
             super()._enable_statuses(False)
 
+    @property
+    def _serves(self) -> bool:
+        """Whether this replica is to serve proxies: one that the leader could not hear of must not, unless it leads."""
+        return self._may_serve and (self._leading or bool(self.pods.own_address))
+
     async def _upkeep(self) -> None:
-        """Serve while leading, and keep authority and certificates young."""
+        """Serve once all is known, and keep authority and certificates young."""
         while True:
             self._upkeep_bell.clear()
             wait = UPKEEP_SECONDS
             try:
-                if self._leading:
-                    await self._keep_serving()
-                else:
+                if not self._serves:
                     await self.data_plane.close()
+                elif not await self._keep_serving():
+                    wait = RETRY_SECONDS
             except (ApiError, Unreachable, ApplyError, RuntimeError, ValueError) as error:
                 if self._seldom.due(type(error).__name__):
                     log.warning("proxies cannot be served yet: %s", error)
@@ -175,18 +205,24 @@ class KubernetesRuntime(ClusterRuntime):
                 async with asyncio.timeout(wait):
                     await self._upkeep_bell.wait()
 
-    async def _keep_serving(self) -> None:
-        if self.identities.renew(await self.authority_store.keep()):
+    async def _keep_serving(self) -> bool:
+        """Whether proxies are served: followers wait for the leader to make an authority."""
+        authorities = await (self.authority_store.keep() if self._leading else self.authority_store.find())
+        if not authorities:
+            return False
+        if self.identities.renew(authorities):
             self._unplanned |= self._gateways.keys()
         self._unplanned |= self.identities.due()
         await self.data_plane.serve()
-        if self.pods.pod_ip:
-            await self.objects.documents.announce(self.pods.namespace, XDS_NAME, self.pods.pod_ip, XDS_PORT)
         self._bell.set()
+        if self._leading and not self._tidied:
+            await self.objects.documents.withdraw(self.pods.namespace, XDS_NAME)
+            self._tidied = True
+        return True
 
     def _unready(self) -> str:
-        if self._leading and not self.data_plane.serving:
-            return super()._unready() or "leading, and not serving proxies yet"
+        if (self._serves or not self._may_serve) and not self.data_plane.serving:
+            return super()._unready() or "not serving proxies yet"
         return super()._unready()
 
     def _may_plan(self) -> bool:
@@ -203,9 +239,9 @@ class KubernetesRuntime(ClusterRuntime):
         super()._enable_statuses(True)
 
     def _missing(self) -> bool:
-        """Whether the proxies of a Gateway that is said to be programmed have not come to us yet."""
+        """Whether the proxies of a Gateway that is said to be programmed were not heard of yet, here or elsewhere."""
         return any(
-            "/".join(key) not in self.data_plane.connected
+            not self.data_plane.acknowledgements.served("/".join(key))
             for key in self.controller.graph.gateways
             if (gateway := self._gateways.get(key)) is not None
             and any(c.type == "Programmed" and c.status == "True" for c in gateway.status.conditions)
@@ -224,6 +260,9 @@ class KubernetesRuntime(ClusterRuntime):
         super()._turn()
         if self._complete:
             self._take_over()
+            if not self._may_serve:
+                self._may_serve = True
+                self._upkeep_bell.set()
 
     def _take(self, change: Change) -> None:
         ref = change.ref
@@ -284,6 +323,22 @@ class KubernetesRuntime(ClusterRuntime):
             finding=finding,
             reserve=observed.cluster_ips,
         )
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    async def _config(self, arguments: Any) -> dict[str, Any]:
+        plane, leader = self.data_plane, self.election.leader
+        others = plane.acknowledgements.others
+        return {
+            **await super()._config(arguments),
+            "xds-socket": "none",
+            "xds-listen": self.pods.xds_listen if plane.serving else "not yet",
+            "leader": f"{leader.identity} at {leader.address or 'an unknown address'}" if leader else "none",
+            "reports-to": plane.reporter.heard_by or "nobody",
+            "replicas-that-report": " ".join(f"{name}:{len(each.connected)}" for name, each in sorted(others.items())),
+            "gateways-connected": len(plane.acknowledgements.own.connected),
+            "proxies-connected": sum(plane.xds.streams.values()),
+        }
 
     # -- objects -----------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from propylon.app.cluster import WRITTEN, ClusterRuntime
 from propylon.app.cluster_authority import AUTHORITY_NAME
-from propylon.app.cluster_documents import PATHS
-from propylon.app.cluster_proxies import KubernetesRuntime
+from propylon.app.cluster_documents import PATHS, former_slices
+from propylon.app.cluster_proxies import XDS_NAME, KubernetesRuntime
 from propylon.app.cluster_surroundings import CRD_NAMES
 from propylon.store.cluster.rbac import build_manifests
 
@@ -28,8 +28,11 @@ def build_pod_manifests(namespace: str, name: str) -> list[Document]:
         if manifest["kind"] == "Role":
             manifest["rules"] += [
                 {**_rule("", "secrets", ["update"]), "resourceNames": [AUTHORITY_NAME]},
-                # By which the Service leads to who leads. An apply creates what is not there.
-                _rule("discovery.k8s.io", "endpointslices", ["create", "patch"]),
+                # Former releases wrote them; Kubernetes would leave them as they are.
+                {
+                    **_rule("discovery.k8s.io", "endpointslices", ["delete"]),
+                    "resourceNames": list(former_slices(XDS_NAME)),
+                },
             ]
     return manifests
 

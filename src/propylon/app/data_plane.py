@@ -45,7 +45,7 @@ class DataPlane:
         self.xds = Server(on_event=self._xds_event)
         self.acknowledgements = Acknowledgements()
         self.guard = PortGuard()
-        self._form_changes = FormChanges(controller.engine, controller.forms)
+        self.form_changes = FormChanges(controller.engine, controller.forms)
         self.retry_at: float | None = None
         """When (`time.monotonic`) what did not work is to be tried again."""
         self.watch_proxies: Callable[[ProxyEvent], None] = lambda _event: None
@@ -144,9 +144,9 @@ class DataPlane:
                 self.xds.retry(name)
         if self.guard.waiting:
             self._retry_later()
-        if self._form_changes.follow(time.monotonic()):
+        if self.form_changes.follow(time.monotonic()):
             self._ring()
-        again = self._form_changes.next_at
+        again = self.form_changes.next_at
         if again is not None:
             self.retry_at = again if self.retry_at is None else min(again, self.retry_at)
 
@@ -248,7 +248,7 @@ class DataPlane:
             refused = self.acknowledgements.rejected(name)
             origins = {r: found.origins for r in refused if (found := self.controller.resource(node, r)) is not None}
             several.append(rejection_findings(refused, origins))
-            if any(type_url == LDS for type_url, _ in refused):
+            if any(type_url == LDS for type_url, _ in self.acknowledgements.own.refused.get(name, ())):
                 self._retry_later()
         merged = merge_findings(several)
         if merged != dict(self.controller.rejections.items()):

@@ -1,5 +1,7 @@
 """Tells the translation when every connection reads a route table in its present form (see `envoy.forms`)."""
 
+from collections.abc import Iterable
+
 from propylon.envoy import Forms
 from propylon.graph.model import RouteTableKey
 from propylon.incremental import Engine
@@ -17,11 +19,14 @@ class FormChanges:
         self._forms = forms
         self._wanted = engine.observe(forms.wanted)
         self._changing: dict[RouteTableKey, float] = {}
+        self.large: set[RouteTableKey] = set()
+        """Tables that are scopes now."""
 
     def follow(self, now: float) -> bool:
         """Take in the last commit and the time; whether another commit is due to make something of it."""
         settled = self._forms.settled
         for table, (_, wanted) in self._wanted.take().items():
+            (self.large.add if wanted else self.large.discard)(table)
             known = settled.get(table)
             if wanted is not None and known is None:
                 settled.set(table, "scopes" if wanted else "one")  # no connection knows anything else
@@ -33,6 +38,23 @@ class FormChanges:
             del self._changing[table]
             settled.set(table, "scopes")
         return bool(due)
+
+    def adopt(self, tables: Iterable[RouteTableKey], now: float) -> bool:
+        """Take over that these are scopes for others who serve the same proxies; whether a commit is due.
+
+        Who was started when a table had become small again would not know that it once was large.
+        """
+        settled = self._forms.settled
+        news = False
+        for table in tables:
+            known = settled.get(table)
+            if known is None:
+                settled.set(table, "scopes")
+            elif known == "one":
+                settled.set(table, "both")
+                self._changing[table] = now + SETTLING_SECONDS
+            news = news or known in {None, "one"}
+        return news
 
     @property
     def next_at(self) -> float | None:

@@ -116,12 +116,15 @@ class Server:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def start(
-        self, addresses: Sequence[str], credentials: grpc.ServerCredentials | None = None
+        self,
+        addresses: Sequence[str],
+        credentials: grpc.ServerCredentials | None = None,
+        handlers: Sequence[grpc.GenericRpcHandler[Any, Any]] = (),
     ) -> tuple[int, ...]:
         """Listen on `unix:/path` (mode 0600) and `host:port` addresses; return their ports (0 or 1 for Unix sockets).
 
-        `credentials` apply to `host:port` addresses. Raises ValueError for a Unix socket path that is too long,
-        RuntimeError if an address cannot be bound.
+        `credentials` apply to `host:port` addresses; `handlers` serve what else is asked for there. Raises ValueError
+        for a Unix socket path that is too long, RuntimeError if an address cannot be bound.
         """
         server = grpc.aio.server(
             options=[
@@ -134,7 +137,7 @@ class Server:
             ]
         )
         handler = grpc.stream_stream_rpc_method_handler(self._serve)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}), *handlers))
         ports = [_listen(server, address, credentials) for address in addresses]
         await server.start()
         self._server = server
@@ -193,6 +196,11 @@ class Server:
     def nodes(self) -> tuple[str, ...]:
         """The nodes that have a desired state or a stream."""
         return tuple(sorted({*self._worlds, *self._connections}))
+
+    @property
+    def streams(self) -> Mapping[str, int]:
+        """How many streams each node has, if any."""
+        return {node: len(streams) for node, streams in self._connections.items()}
 
     def desired(self, node: str) -> Mapping[ResourceName, str]:
         """Return the versions a node's proxies should have."""

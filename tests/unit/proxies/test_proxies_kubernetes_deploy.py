@@ -93,7 +93,8 @@ def test_the_controller_is_where_proxies_look_for_it() -> None:
     (service,) = read("service.yaml")
     deployment, _budget = read("deployment.yaml")
     assert (service["metadata"]["name"], service["metadata"]["namespace"]) == (XDS_NAME, NAMESPACE)
-    assert "selector" not in service["spec"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items(), "every replica that is ready serves"
     assert [port["port"] for port in service["spec"]["ports"]] == [XDS_PORT]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}

@@ -96,16 +96,18 @@ def test_lists_are_read_page_by_page_and_of_this_installation_only() -> None:
     ]
 
 
-@pytest.mark.parametrize(("address", "family"), [("10.0.0.7", "IPv4"), ("fd00::7", "IPv6")])
-def test_the_leader_is_where_the_service_leads(address: str, family: str) -> None:
-    applied: list[Any] = []
+def test_what_former_releases_left_is_removed_and_nothing_else() -> None:
+    slices = {
+        "propylon-xds-ipv4": {"labels": {"app.kubernetes.io/managed-by": "propylon"}, "uid": "u-4"},
+        "propylon-xds-ipv6": {"labels": {}, "uid": "u-6"},
+    }
+    deleted: list[tuple[str, Any]] = []
 
     async def handler(request: Request) -> None:
-        applied.append(json.loads(request.body))
-        await request.answer(applied[-1])
+        name = request.path.rpartition("/")[2]
+        if request.method == "DELETE":
+            deleted.append((name, json.loads(request.body)["preconditions"]))
+        await request.answer({"metadata": {"name": name, "namespace": "ns", **slices[name]}})
 
-    ask(handler, lambda documents: documents.announce("ns", "propylon-xds", address, 18000))
-    (document,) = applied
-    assert document["metadata"]["labels"]["kubernetes.io/service-name"] == "propylon-xds"
-    assert document["addressType"] == family
-    assert document["endpoints"][0]["addresses"] == [address]
+    ask(handler, lambda documents: documents.withdraw("ns", "propylon-xds"))
+    assert deleted == [("propylon-xds-ipv4", {"uid": "u-4"})]

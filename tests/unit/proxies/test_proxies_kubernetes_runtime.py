@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from propylon import api
+from propylon.app.acknowledgements import NodeSaid, Source
 from propylon.app.cluster import ClusterOptions
 from propylon.app.cluster_addresses import parse_pool
 from propylon.app.cluster_authority import AUTHORITY_NAME, AuthorityStore, Identities
@@ -24,7 +25,7 @@ from propylon.status import EXPERIMENTAL_FEATURES, SUPPORTED_FEATURES
 from propylon.status.features import OPTIONAL_KINDS
 from propylon.store.cluster import Change, Credentials, ResourcePath
 from propylon.store.cluster.credentials import BearerAuth, FixedToken
-from propylon.xds import Connected
+from propylon.xds import LDS, Acknowledged, Connected, Event
 from support.scripted_api import Request, serving
 
 OURS = "propylon.dev/gateway-controller"
@@ -272,7 +273,30 @@ def test_a_new_leader_waits_for_proxies_before_it_writes_statuses_about_them(tmp
     cluster.turn()
     assert runtime.applier.enabled
     assert not runtime._writing
-    runtime.data_plane._pod_event(Connected("shop/web", 1, first=True))
+    pod_event(runtime, Connected("shop/web", 1, first=True))
+    cluster.turn()
+    assert not runtime._writing, "it may still have what was wanted before"
+    pod_event(runtime, Acknowledged("shop/web", 1, {(LDS, "tcp/80"): "v"}, True))
+    cluster.turn()
+    assert runtime._writing
+
+
+def pod_event(runtime: KubernetesRuntime, event: Event) -> None:
+    runtime.data_plane._pod_event(event)
+
+
+def test_proxies_that_another_replica_has_are_not_waited_for(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    runtime = cluster.runtime
+    runtime._lead(False)
+    programmed = {"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""}
+    cluster.put({**gateway(), "status": {"conditions": [{**programmed, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+    runtime._lead(True)
+    cluster.turn()
+    assert not runtime._writing
+    other = Source()
+    other.take(NodeSaid("shop/web", True, ((LDS, "tcp/80", "v"),)))
+    runtime.data_plane.acknowledgements.replace("other", other)
     cluster.turn()
     assert runtime._writing
 
@@ -357,6 +381,14 @@ def test_options() -> None:
     assert (six.control_plane.host, six.control_plane.port) == ("fd00::2", 1234)
     with pytest.raises(ValueError, match="HOST:PORT"):
         build_pod_options("ns", xds_address="somewhere")
+
+
+def test_where_other_replicas_reach_one() -> None:
+    assert build_pod_options("ns").own_address == ""
+    assert build_pod_options("ns", pod_ip="10.0.0.1").own_address == "10.0.0.1:18000"
+    assert build_pod_options("ns", pod_ip="fd00::1").own_address == "[fd00::1]:18000"
+    assert build_pod_options("ns", xds_listen="10.0.0.2:7").own_address == "10.0.0.2:7"
+    assert build_pod_options("ns", xds_listen="0.0.0.0:7", pod_ip="10.0.0.1").own_address == "10.0.0.1:7"
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------

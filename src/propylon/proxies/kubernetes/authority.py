@@ -24,6 +24,8 @@ SETTLING = dt.timedelta(days=1)
 """How long a new authority is only trusted: kubelets and replicas take a while to pass a Secret on."""
 _BACKDATE = dt.timedelta(hours=1)
 _TRUST_DOMAIN = "spiffe://propylon.dev/gateway/"
+REPLICA = "spiffe://propylon.dev/controller"
+"""The URI that the certificate of a replica of the controller bears, as client of another one."""
 
 
 class Authority(msgspec.Struct, frozen=True):
@@ -140,6 +142,11 @@ def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
 def admits(node: str, uris: Sequence[str]) -> bool:
     """Whether whoever proved to be these URIs may ask for the node ("namespace/name") of a Gateway."""
     return f"{_TRUST_DOMAIN}{node}" in uris
+
+
+def admits_replica(uris: Sequence[str]) -> bool:
+    """Whether whoever proved to be these URIs is a replica of the controller."""
+    return REPLICA in uris
 
 
 def _made(authority: Authority) -> dt.datetime:

@@ -10,7 +10,7 @@ from propylon.store.cluster.client import ApiError, Client, Unreachable
 from propylon.store.cluster.credentials import Credentials, CredentialsError, load_credentials
 from propylon.store.cluster.discovery import Discovery, ResourcePath
 from propylon.store.cluster.events import Recorder
-from propylon.store.cluster.leader import LeaderElection
+from propylon.store.cluster.leader import Leader, LeaderElection
 from propylon.store.cluster.reflector import Change, Reflector
 from propylon.store.cluster.status import MergeStatus, StatusWriter
 from propylon.store.cluster.watching import ClusterWatch
@@ -23,6 +23,7 @@ __all__ = [
     "Credentials",
     "CredentialsError",
     "Discovery",
+    "Leader",
     "LeaderElection",
     "MergeStatus",
     "Recorder",

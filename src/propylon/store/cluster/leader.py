@@ -1,6 +1,7 @@
 """Which replica writes: a Lease that one holds, renews, and loses if it stops renewing.
 
-Every replica watches, computes and serves its proxies; only the holder writes to the cluster. Times are those of
+Every replica watches, computes and serves its proxies; only the holder writes to the cluster. It also says, by an
+annotation of the Lease, where the others reach it. Times are those of
 Kubernetes' own components (https://kubernetes.io/docs/concepts/architecture/leases/): a lease lasts 15 s, a holder that
 could not renew for 10 s steps down by itself, and everybody looks every 2 s. Ages are measured by the local clock from
 when a change was seen: clocks of different machines are never compared.
@@ -27,6 +28,17 @@ log = logging.getLogger("propylon.store.cluster")
 LEASE_SECONDS = 15
 RENEW_SECONDS = 10.0
 RETRY_SECONDS = 2.0
+
+
+ADDRESS_ANNOTATION = "propylon.dev/xds-address"
+"""On the Lease: host:port at which the holder can be reached by the other replicas."""
+
+
+class Leader(NamedTuple):
+    """Who holds the lease, as far as we know; `address` is host:port, "" if it does not say."""
+
+    identity: str
+    address: str
 
 
 class Times(NamedTuple):
@@ -95,7 +107,19 @@ class LeaderElection:
         self._seen_at = 0.0
         self._renewed_at = 0.0
         self._in_trouble = False
+        self._address = ""
+        self._on_leader: Callable[[Leader | None], None] = lambda _leader: None
         self.leading = False
+        self.leader: Leader | None = None
+        """Who holds the lease, as it was last seen. A dead one holds it until another one takes it."""
+
+    def tell(self, address: str, on_leader: Callable[[Leader | None], None]) -> None:
+        """Say where the others reach this replica (host:port), and be told who leads whenever that changes.
+
+        `on_leader` gets None for nobody, and this replica itself when it leads.
+        """
+        self._address = address
+        self._on_leader = on_leader
 
     async def run(self) -> None:
         """Take part until cancelled; whoever leads then gives the lease back at once."""
@@ -137,7 +161,11 @@ class LeaderElection:
         lease = msgspec.json.decode(raw, type=_Lease)
         if lease.spec != self._seen:
             self._seen, self._seen_at = lease.spec, time.monotonic()
-        kept = {key: lease.metadata[key] for key in ("name", "namespace", "resourceVersion")}
+        holder = lease.spec.holder_identity
+        if holder != self.identity:
+            address = (lease.metadata.get("annotations") or {}).get(ADDRESS_ANNOTATION, "")
+            self._tell_leader(Leader(holder, address) if holder else None)
+        kept = _kept(lease)
         return await self._put("PUT", f"{self._collection}/{self._name}", lease.spec, kept)
 
     async def _put(self, method: str, path: str, current: Spec | None, metadata: dict[str, Any]) -> bool:
@@ -145,6 +173,9 @@ class LeaderElection:
         spec = plan_spec(current, time.monotonic() - self._seen_at, self.identity, now, self._times.lease)
         if spec is None:
             return False
+        if self._address:
+            annotations = {**(metadata.get("annotations") or {}), ADDRESS_ANNOTATION: self._address}
+            metadata = {**metadata, "annotations": annotations}
         try:
             await self._client.request(method, path, body=_encode(metadata, spec))
         except ApiError as error:
@@ -152,6 +183,7 @@ class LeaderElection:
                 return False
             raise
         self._seen, self._seen_at = spec, time.monotonic()
+        self._tell_leader(Leader(self.identity, self._address))
         return True
 
     async def _release(self) -> None:
@@ -160,7 +192,7 @@ class LeaderElection:
             raw = await self._client.request("GET", f"{self._collection}/{self._name}", seconds=2)
             lease = msgspec.json.decode(raw, type=_Lease)
             if lease.spec.holder_identity == self.identity:
-                kept = {key: lease.metadata[key] for key in ("name", "namespace", "resourceVersion")}
+                kept = _kept(lease)
                 spec = msgspec.structs.replace(lease.spec, holder_identity="", lease_duration_seconds=1)
                 await self._client.request(
                     "PUT", f"{self._collection}/{self._name}", body=_encode(kept, spec), seconds=2
@@ -176,11 +208,24 @@ class LeaderElection:
             log.warning("no longer leading: %s%s", self.identity, why)
         self._on_change(leading)
 
+    def _tell_leader(self, leader: Leader | None) -> None:
+        if leader != self.leader:
+            self.leader = leader
+            self._on_leader(leader)
+
     def _say(self, message: str) -> None:
         """Once, until it works again."""
         if not self._in_trouble:
             self._in_trouble = True
             log.warning("%s", message)
+
+
+def _kept(lease: _Lease) -> dict[str, Any]:
+    """What is written back of the metadata: the address is its writer's alone, other annotations are anybody's."""
+    names = ("name", "namespace", "resourceVersion", "labels", "annotations")
+    kept = {key: lease.metadata[key] for key in names if lease.metadata.get(key)}
+    annotations = {key: value for key, value in kept.pop("annotations", {}).items() if key != ADDRESS_ANNOTATION}
+    return {**kept, "annotations": annotations} if annotations else kept
 
 
 def _encode(metadata: dict[str, Any], spec: Spec) -> bytes:
