@@ -46,6 +46,15 @@ class Artifacts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Clients:
+    """Paths of the clients of `make clients`."""
+
+    informer: Path
+    validate: Path
+    helm: Path
+
+
+@dataclasses.dataclass(frozen=True)
 class Program:
     """One Go program: the directory of its module, its package, linker flags, and whether it is a test binary."""
 
@@ -96,6 +105,8 @@ def pins(versions: Mapping[str, str]) -> dict[str, dict[str, str]]:
         },
         "etcd": {"go.etcd.io/etcd/server/v3": versions["ETCD_VERSION"]},
         "informer": {"k8s.io/client-go": versions["CLIENT_GO_VERSION"]},
+        "validate": {"sigs.k8s.io/kubectl-validate": versions["KUBECTL_VALIDATE_VERSION"]},
+        "helm": {"helm.sh/helm/v3": versions["HELM_VERSION"]},
     }
 
 
@@ -230,16 +241,24 @@ def modules_unavailable(go_command: str | None = None) -> str:
         return "" if done.returncode == 0 else done.stderr.strip()
 
 
-def build_informer(cache: Path | None = None, *, go: Go | None = None) -> Path:
-    """The program that follows an API server with client-go's informers. Raises BuildError."""
+def build_clients(cache: Path | None = None, *, go: Go | None = None) -> Clients:
+    """Other people's clients, and the program that follows an API server with client-go's informers.
+
+    Raises BuildError.
+    """
     versions = read_versions()
     if broken := pins_broken(versions):
         raise BuildError("versions disagree:\n  " + "\n  ".join(broken))
     cache = cache or cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     go = go or Go(versions["GO_VERSION"])
+    small = ("-ldflags=-s -w",)
     with _locked(cache / "lock"):
-        return _built(go, Program("informer", "informer", ".", ("-ldflags=-s -w",)), cache)
+        return Clients(
+            informer=_built(go, Program("informer", "informer", ".", small), cache),
+            validate=_built(go, Program("kubectl-validate", "validate", "sigs.k8s.io/kubectl-validate", small), cache),
+            helm=_built(go, Program("helm", "helm", "helm.sh/helm/v3/cmd/helm", small), cache),
+        )
 
 
 def _target(go: Go, program: Program, cache: Path) -> Path:

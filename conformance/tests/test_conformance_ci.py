@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import build
+import clients
 import run as entry
 from harness import netns
 
@@ -47,6 +48,25 @@ def test_modules_that_nobody_can_download(arguments, monkeypatch, capsys):
     assert "dial tcp: no route" in capsys.readouterr().out
     monkeypatch.setattr(build, "modules_unavailable", lambda: "")
     assert entry.main() == 2, "what does not build although everything is there is to be mended"
+
+
+def test_clients_that_nobody_can_download(monkeypatch, capsys):
+    monkeypatch.setattr(build, "build_clients", refuse(build.BuildError("building helm failed")))
+    monkeypatch.setattr(build, "modules_unavailable", lambda: "dial tcp: no route")
+    assert clients.main() == 0
+    assert capsys.readouterr().out == "not run: Go modules cannot be had: dial tcp: no route\n"
+    monkeypatch.setattr(build, "modules_unavailable", lambda: "")
+    assert clients.main() == 2
+
+
+def test_a_client_that_fails_is_an_error(monkeypatch, capsys):
+    def fails(_clients: object) -> None:
+        clients.expect("hostname", "old", "new")
+
+    monkeypatch.setattr(build, "build_clients", lambda: None)
+    monkeypatch.setattr(clients, "CHECKS", (fails,))
+    assert clients.main() == 1
+    assert "'old', expected 'new'" in capsys.readouterr().err
 
 
 def test_without_the_flag_nothing_is_excused(arguments, monkeypatch):
