@@ -7,10 +7,12 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
 
+from propylon.store.cluster.connections import Connections
 from propylon.store.cluster.credentials import Credentials, CredentialsError
 from propylon.store.cluster.reachability import Reachability
 from propylon.store.errors import StoreError
@@ -69,26 +71,26 @@ class Client:
         if credentials.server_name is not None:
             extensions["sni_hostname"] = credentials.server_name
         self._extensions = extensions
-        # Watches apart: for every request httpcore looks at each connection of a pool, and counts busy ones among those
-        # to be kept alive, so that requests would be slow and pay for a handshake each.
         self._user_agent = user_agent
         self._rotations = credentials.rotations()
-        self._http = _build_pool(credentials, user_agent)
+        self._requests = _build_connections(credentials, user_agent)
         self._streams = _build_pool(credentials, user_agent)
         self._retired: list[httpx.AsyncClient] = []
         """With connections that present a certificate of yesterday; what is under way on them comes to its end."""
 
     async def close(self) -> None:
         """Close every connection."""
-        for pool in (self._http, self._streams, *self._retired):
+        self._requests.close()
+        for pool in (self._streams, *self._retired):
             await pool.aclose()
 
     def _renew_pools(self) -> None:
         """Present the certificate of today from the next request on."""
         if self._rotations != self.credentials.rotations():
             self._rotations = self.credentials.rotations()
-            self._retired = [*self._retired[-2:], self._http, self._streams]
-            self._http = _build_pool(self.credentials, self._user_agent)
+            self._requests.close()
+            self._requests = _build_connections(self.credentials, self._user_agent)
+            self._retired = [*self._retired[-1:], self._streams]
             self._streams = _build_pool(self.credentials, self._user_agent)
 
     async def request(
@@ -104,25 +106,18 @@ class Client:
     ) -> bytes:
         """One call, the whole of which may take `seconds` if given; the answer's body. Raises ApiError, Unreachable."""
         headers = {"Content-Type": content_type} if body is not None else {}
-        if accept is not None:
-            headers["Accept"] = accept
+        headers["Accept"] = accept or "application/json"
+        target = f"{path}?{urlencode(parameters)}" if parameters else path
         self._renew_pools()
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._http.request(
-                    method,
-                    path,
-                    params=parameters,
-                    content=body,
-                    headers=headers,
-                    extensions=self._extensions,
-                )
-        except (httpx.HTTPError, CredentialsError, TimeoutError, OSError) as error:
+                answer = await self._requests.ask(method, target, headers, body)
+        except (CredentialsError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
-        if answer.is_error:
-            raise self._refused(answer.status_code, answer.headers, answer.content)
+        if answer.status >= httpx.codes.BAD_REQUEST:
+            raise self._refused(answer.status, answer.headers, answer.body)
         self._reachability.answered()
-        return answer.content
+        return answer.body
 
     @asynccontextmanager
     async def lines(
@@ -163,6 +158,11 @@ class Client:
         return refusal
 
 
+def _build_connections(credentials: Credentials, user_agent: str) -> Connections:
+    headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
+    return Connections(credentials, headers, _KEEPALIVE, REQUEST_SECONDS)
+
+
 def _build_pool(credentials: Credentials, user_agent: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=credentials.server,
@@ -197,7 +197,7 @@ def _refusal(code: int, headers: Mapping[str, str], body: bytes) -> ApiError:
         status = msgspec.json.decode(body, type=_Status)
     except msgspec.DecodeError:
         status = _Status(message=body[:200].decode(errors="replace").strip())
-    wait = headers.get("Retry-After", "")
+    wait = headers.get("retry-after", "")
     return ApiError(code, status.reason or "", status.message or "", float(wait) if wait.isdigit() else None)
 
 
