@@ -122,7 +122,7 @@ def virtual_host(number: int, tag: str) -> bytes:
         "match": {"path_separated_prefix": "/tag"},
         "redirect": {"host_redirect": f"{tag}.example.org"},
     }
-    other = {"name": "other", "match": {"prefix": "/"}, "direct_response": {"status": 200}}
+    other = {"name": "other", "match": {"prefix": "/"}, "route": {"cluster": "web", "timeout": "0s"}}
     document = {
         "virtual_hosts": [{"name": f"h{number}", "domains": [f"h{number}.example.com"], "routes": [redirect, other]}]
     }
@@ -133,7 +133,11 @@ def scope(number: int, tag: str) -> bytes:
     """The same hostname as a scope of its own."""
     table = route_pb2.RouteConfiguration.FromString(virtual_host(number, tag))
     table.name = f"s{number}"
+    table.validate_clusters.value = False
     table.virtual_hosts[0].domains[:] = ["*"]
+    none = table.virtual_hosts[0].routes.add(name="none")
+    none.match.prefix = ""
+    none.direct_response.status = 404
     disabled = route_components_pb2.FilterConfig(disabled=True)
     table.typed_per_filter_config[FALLBACK].Pack(disabled, TYPE)
     found = scoped_route_pb2.ScopedRouteConfiguration(name=f"s{number}", route_configuration=table)
