@@ -17,8 +17,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 I = TypeVar("I")  # noqa: E741 - the key of an index
 
-FEW = 16
-"""Up to so many changed members a bucket is patched by bisection; beyond, sorting it anew is cheaper."""
+FEW, MANY = 16, 64
+"""A bucket is patched by bisection if at most FEW of its members change, or one in MANY; else two runs are merged."""
 
 
 class Collection(Generic[K, V]):
@@ -246,12 +246,16 @@ def in_order(keys: Iterable[K]) -> list[K]:
 
 
 def patched(members: tuple[K, ...], joined: Iterable[K], left: Iterable[K]) -> tuple[K, ...]:
-    """Return the sorted `members` with some added and some taken out; cheap when these are few."""
+    """Return the sorted `members` with some added and some taken out; cheap when these are few among many."""
     added, removed = list(joined), list(left)
-    if len(added) + len(removed) > FEW:
-        return tuple(in_order(set(members).union(added).difference(removed)))
     result: list[Any] = list(members)
     try:
+        if len(added) + len(removed) > max(FEW, len(members) // MANY):
+            gone = set(removed)
+            result = [key for key in members if key not in gone] if gone else result
+            result += sorted(added)
+            result.sort()  # two sorted runs, which it merges
+            return tuple(result)
         for key in removed:
             position = bisect_left(result, key)
             if result[position] != key:
