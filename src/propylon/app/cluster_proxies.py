@@ -41,6 +41,8 @@ XDS_PORT = 18000
 TAKE_OVER_SECONDS = 15.0
 """So long a new leader waits at most for proxies to come over before it writes statuses about them."""
 UPKEEP_SECONDS = 60.0
+INTRODUCTION_SECONDS = 5.0
+"""So long a replica that is new waits at most for the leader's word on what is large before it serves."""
 RETRY_SECONDS = 2.0
 _NODES = tuple(info for info in api.KINDS if (info.group, info.kind) == ("", "Node"))
 
@@ -136,8 +138,10 @@ class KubernetesRuntime(ClusterRuntime):
         self._seldom = Seldom()
         self._upkeep_bell = asyncio.Event()
         self._may_serve = False
+        self._complete_since = 0.0
         self._tidied = False
         """Whether what former releases left behind was looked for."""
+        self.data_plane.reporter.on_introduction = self._upkeep_bell.set
         self.election.tell(pods.own_address, self._follow)
         self.data_plane.listener.identity = self.data_plane.reporter.identity = self.election.identity
 
@@ -213,12 +217,20 @@ class KubernetesRuntime(ClusterRuntime):
         if self.identities.renew(authorities):
             self._unplanned |= self._gateways.keys()
         self._unplanned |= self.identities.due()
+        if self._is_to_wait():
+            return False
         await self.data_plane.serve()
         self._bell.set()
         if self._leading and not self._tidied:
             await self.objects.documents.withdraw(self.pods.namespace, XDS_NAME)
             self._tidied = True
         return True
+
+    def _is_to_wait(self) -> bool:
+        """Whether proxies would be told now what is to be told otherwise once the leader has spoken."""
+        if self._leading or self.data_plane.serving or self.data_plane.reporter.is_introduced:
+            return False
+        return time.monotonic() < self._complete_since + INTRODUCTION_SECONDS
 
     def _unready(self) -> str:
         if (self._serves or not self._may_serve) and not self.data_plane.serving:
@@ -262,6 +274,7 @@ class KubernetesRuntime(ClusterRuntime):
             self._take_over()
             if not self._may_serve:
                 self._may_serve = True
+                self._complete_since = time.monotonic()
                 self._upkeep_bell.set()
 
     def _take(self, change: Change) -> None:

@@ -135,9 +135,10 @@ class LargeTables:
         for start in range(0, len(fresh), ENTRIES):
             yield Large(tuple((*table.gateway, table.port, table.listener) for table in fresh[start : start + ENTRIES]))
 
-    def take(self, message: Large) -> None:
-        """Learn what is large elsewhere."""
+    def take(self, message: Large, told: set[RouteTableKey]) -> None:
+        """Learn what is large elsewhere: who said so need not be told."""
         found = [RouteTableKey(api.ObjectKey(*each[:2]), *each[2:]) for each in message.tables]
+        told.update(found)
         self._adopt(found)
 
 
@@ -196,18 +197,19 @@ class Listener:
         replica, stream, known = hello.replica, object(), Source()
         if replica not in self._streams and len(self._streams) >= MOST_REPLICAS:
             raise ValueError("too many replicas")
-        await context.write(encode(Hello(PROTOCOL, self.identity)))
         told: set[RouteTableKey] = set()
+        answers: list[Message] = [Hello(PROTOCOL, self.identity), *self._large.news(told), Beat()]
+        for answer in answers:
+            await _answer(context, answer)
         is_whole = False
         try:
             while (message := await _next(requests)) is not None:
                 if is_whole and self._streams.get(replica) is not stream:
                     raise ValueError("this replica does not lead any more, or the other one opened another stream")
                 for news in self._large.news(told):
-                    await context.write(encode(news))
+                    await _answer(context, news)
                 if isinstance(message, Large):
-                    told.update(RouteTableKey(api.ObjectKey(*each[:2]), *each[2:]) for each in message.tables)
-                    self._large.take(message)
+                    self._large.take(message, told)
                 elif isinstance(message, Whole) and self._leading:
                     is_whole = True
                     self._streams[replica] = stream
@@ -254,6 +256,10 @@ class Reporter:
         self._wake = asyncio.Event()
         self.heard_by = ""
         """The replica that knows what is known here; "" for none."""
+        self.is_introduced = False
+        """Whether a leader has told what route tables are large."""
+        self.on_introduction: Callable[[], None] = lambda: None
+        """Called when that becomes so."""
         self._complained = False
         source.on_change = self._note
 
@@ -272,7 +278,7 @@ class Reporter:
         while True:
             self._changed.clear()
             if self._leader is None or not self._identities.ready:
-                await self._wait(RETRY_SECONDS[1])
+                await self._wait(RETRY_SECONDS[0] if self._leader is not None else RETRY_SECONDS[1])
                 continue
             if await self._report_until_it_changes(self._leader):
                 pause = RETRY_SECONDS[0]
@@ -297,12 +303,12 @@ class Reporter:
             results = await asyncio.gather(*tasks, return_exceptions=True)
             reached, self.heard_by, self._touched = bool(self.heard_by), "", None
         error = results[0]
-        if isinstance(error, grpc.aio.AioRpcError | TimeoutError | asyncio.InvalidStateError | ValueError):
-            if not self._complained:
+        if isinstance(error, Exception):
+            if not isinstance(error, grpc.aio.AioRpcError | TimeoutError | asyncio.InvalidStateError | ValueError):
+                log.error("reporting to the leader failed", exc_info=error)
+            elif not self._complained:
                 self._complained = True
                 log.warning("the leader %s cannot be told what proxies have: %s", leader.address, _reason(error))
-        elif isinstance(error, Exception):
-            raise error
         return reached
 
     async def _report(self, leader: Leader) -> None:
@@ -325,6 +331,9 @@ class Reporter:
             if answer.replica != leader.identity:
                 raise ValueError("another replica answers there")
             told: set[RouteTableKey] = set()
+            while isinstance(message := await _read(call), Large):
+                self._large.take(message, told)
+            self._introduce()
             reader = asyncio.get_running_loop().create_task(self._hear(call, told))
             try:
                 await self._tell(call, told, reader)
@@ -359,9 +368,13 @@ class Reporter:
     async def _hear(self, call: Any, told: set[RouteTableKey]) -> None:
         while (message := await _read(call, seconds=None)) is not None:
             if isinstance(message, Large):
-                told.update(RouteTableKey(api.ObjectKey(*each[:2]), *each[2:]) for each in message.tables)
-                self._large.take(message)
+                self._large.take(message, told)
         self._wake.set()
+
+    def _introduce(self) -> None:
+        if not self.is_introduced:
+            self.is_introduced = True
+            self.on_introduction()
 
     def _note(self, node: str, names: Iterable[ResourceName]) -> None:
         if self._touched is not None:
@@ -381,6 +394,11 @@ async def _next(requests: AsyncIterator[bytes]) -> Message | None:
     async with asyncio.timeout(SILENCE_SECONDS):
         body = await anext(requests, None)
     return decode(body) if body is not None else None
+
+
+async def _answer(context: Any, message: Message) -> None:
+    async with asyncio.timeout(SILENCE_SECONDS):
+        await context.write(encode(message))
 
 
 async def _write(call: Any, message: Message) -> None:
