@@ -25,6 +25,7 @@ from propylon.app.control import ControlServer
 from propylon.app.controller import Controller, Outcome, describe
 from propylon.app.data_plane import DataPlane
 from propylon.app.health import HealthServer
+from propylon.app.memory import hold_collection, set_apart
 from propylon.app.problems import Problems
 from propylon.app.report import Problem, build_report
 from propylon.envoy import EnvoySettings
@@ -129,6 +130,7 @@ class ClusterRuntime:
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises ProxyError, OSError at the start."""
+        hold_collection()
         if self.health is not None:
             await self.health.start()
         loop = asyncio.get_running_loop()
@@ -214,9 +216,11 @@ class ClusterRuntime:
                 continue
             if self._complete:
                 self._published = True
+                set_apart()
                 await self.data_plane.retain()
             elif time.monotonic() - began >= PATIENCE_SECONDS:
                 began = time.monotonic()
+                set_apart()  # this may last, and every failure leaves cycles behind
                 self.say(f"still waiting for {self._waiting_for()}: nothing is published before")
 
     def _seconds_to_wait(self, began: float) -> float | None:

@@ -22,7 +22,6 @@ from propylon.app.kubernetes_api import KubernetesApi
 from propylon.app.machine import Machine
 from propylon.app.memory import hold_collection, set_apart
 from propylon.app.offline import as_document
-from propylon.app.status_queue import StatusQueue
 from propylon.app.urls import render_urls
 from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
@@ -32,6 +31,7 @@ from propylon.proxies.settings import ProxyEvent
 from propylon.status import CLUSTER_FEATURES, merge_status
 from propylon.store import NotFound, StoreUnavailable
 from propylon.store.local import utc_now
+from propylon.store.status_queue import StatusQueue
 
 RETRY_SECONDS = 1.0
 """How often a store that could not be read or written is tried again."""

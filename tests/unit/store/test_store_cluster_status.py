@@ -90,6 +90,23 @@ async def write(objects: Objects, steps: Any) -> StatusWriter:
     return writer
 
 
+def test_a_gateway_does_not_wait_for_thousands_of_routes() -> None:
+    names = [f"r{number}" for number in range(3 * status_module.WORKERS)]
+    objects = Objects(**dict.fromkeys([*names, "gw"], {}))
+    gateway = api.ObjectRef(api.GATEWAY_GROUP, "Gateway", "shop", "gw")
+
+    async def steps(writer: StatusWriter) -> None:
+        for each in (*map(ref, names), gateway):
+            writer.seen(each, objects.raw(each.name))
+            writer.want(each, "x")
+        writer.enable(True)
+        await until(lambda: writer.settled)
+
+    asyncio.run(write(objects, steps))
+    assert len(objects.patches) == len(names) + 1
+    assert objects.patches.index("gw") < status_module.WORKERS
+
+
 def test_a_status_is_written_once_and_others_stay() -> None:
     objects = Objects(a={"foreign": 1}, same={"ours": "x"})
 

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from propylon.store.cluster.client import ApiError, Client, Unreachable, is_said
 from propylon.store.cluster.discovery import ResourcePath
 from propylon.store.cluster.pauses import Pauses
 from propylon.store.cluster.reachability import Seldom
+from propylon.store.status_queue import StatusQueue
 
 log = logging.getLogger("propylon.store.cluster")
 
@@ -72,7 +72,7 @@ class StatusWriter:
         self._standing: dict[ObjectRef, _Standing] = {}
         self._accepted: dict[ObjectRef, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         """What was sent last, and what the server made of it: defaults it fills in are no reason to write again."""
-        self._queue: dict[ObjectRef, None] = {}
+        self._queue = StatusQueue()
         """To be looked at, in this order."""
         self._waiting: list[tuple[float, ObjectRef]] = []
         """To be tried again, the earliest (`time.monotonic`) first."""
@@ -113,7 +113,7 @@ class StatusWriter:
     def enable(self, enabled: bool) -> None:
         """Whether to write: only the leader does. Who becomes it looks at every object."""
         if enabled and not self._enabled:
-            self._queue.update(dict.fromkeys(self._desired))
+            self._queue.add(self._desired)
         self._enabled = enabled
         self._bell.set()
 
@@ -132,12 +132,12 @@ class StatusWriter:
         self._standing.pop(ref, None)
         self._desired.pop(ref, None)
         self._accepted.pop(ref, None)
-        self._queue.pop(ref, None)
+        self._queue.done([ref])
         self._pauses.pop(ref, None)
 
     def _enqueue(self, ref: ObjectRef) -> None:
         if self._enabled and ref not in self._pauses:
-            self._queue[ref] = None
+            self._queue.add([ref])
             self._bell.set()
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -161,11 +161,11 @@ class StatusWriter:
         while self._waiting and self._waiting[0][0] <= now:
             _, ref = heapq.heappop(self._waiting)
             if ref in self._pauses:
-                self._queue[ref] = None
-        for ref in list(islice(self._queue, LOOK_AT_ONCE)) if self._enabled else ():
+                self._queue.add([ref])
+        for ref in self._queue.head(LOOK_AT_ONCE) if self._enabled else ():
             if len(self._writing) >= WORKERS:
                 break
-            del self._queue[ref]
+            self._queue.done([ref])
             if ref in self._writing:
                 self._again.add(ref)
                 continue

@@ -1,5 +1,5 @@
 from propylon import api
-from propylon.app.status_queue import StatusQueue
+from propylon.store.status_queue import StatusQueue
 
 
 def ref(kind, name):

@@ -1,6 +1,7 @@
 """Whose status is still to be written, in an order in which people miss them least."""
 
 from collections.abc import Iterable
+from itertools import chain, islice
 
 from propylon import api
 
@@ -26,13 +27,7 @@ class StatusQueue:
 
     def head(self, count: int) -> list[api.ObjectRef]:
         """Return up to `count` that are next."""
-        found: list[api.ObjectRef] = []
-        for queue in (self._first, self._rest):
-            for ref in queue:
-                if len(found) == count:
-                    return found
-                found.append(ref)
-        return found
+        return list(islice(chain(self._first, self._rest), count))
 
     def done(self, refs: Iterable[api.ObjectRef]) -> None:
         """Take out what was written."""
