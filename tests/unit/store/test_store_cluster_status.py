@@ -92,7 +92,7 @@ async def write(objects: Objects, steps: Any) -> StatusWriter:
 
 def test_a_gateway_does_not_wait_for_thousands_of_routes() -> None:
     names = [f"r{number}" for number in range(3 * status_module.WORKERS)]
-    objects = Objects(**dict.fromkeys([*names, "gw"], {}))
+    objects = Objects(**{name: {} for name in (*names, "gw")})
     gateway = api.ObjectRef(api.GATEWAY_GROUP, "Gateway", "shop", "gw")
 
     async def steps(writer: StatusWriter) -> None:
