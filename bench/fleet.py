@@ -176,16 +176,18 @@ def many_proxies(sizes: Sequence[int]) -> Iterable[Figure]:
             subject.ready(gateway)
             alone = resident_kib(subject.pid) / 1024
             with FleetProcess(subject.call("xds")["socket"], gateway, size) as fleet:
-                storms = [_storm(fleet, "first.example.org") for _ in range(3)]
+                with subject.profiled("P7 reconnect storm", size):
+                    storms = [_storm(fleet, "first.example.org") for _ in range(3)]
                 subject.idle()
                 memory = resident_kib(subject.pid) / 1024 - alone
                 before = subject.call("usage")["cpu"]
                 slowest, all_of_them = [], []
-                for number in range(CHANGES):
-                    times = _change(subject, fleet, f"t{number}.example.org")
-                    slowest.append(times[-1])
-                    all_of_them.append(percentile(times, 0.99))
-                    subject.idle()
+                with subject.profiled("P7 one change", size):
+                    for number in range(CHANGES):
+                        times = _change(subject, fleet, f"t{number}.example.org")
+                        slowest.append(times[-1])
+                        all_of_them.append(percentile(times, 0.99))
+                        subject.idle()
                 cpu = (subject.call("usage")["cpu"] - before) / CHANGES * 1000
             yield figure("P7", size, "one change: effective at 99 % of the proxies", all_of_them, "s", goal=Goal(1))
             yield figure("P7", size, "one change: effective at the last proxy", slowest, "s")

@@ -22,11 +22,15 @@ def many_listener_sets(sizes: Sequence[int]) -> Iterable[Figure]:
             began = time.perf_counter()
             subject.ready(GATEWAY, seconds=900)
             ready = time.perf_counter() - began
+            subject.profile_end("P9 first start", size)
             goal = Goal(90) if size <= 2500 else None
             yield figure("P9", size, "first start: programmed, every status written", [ready], "s", goal=goal)
             yield figure("P9", size, "first start: CPU of propylon", [subject.call("usage")["cpu"]], "s")
             yield figure("P9", size, "memory of propylon", [resident_kib(subject.pid) / 1024], "MiB")
-            routes, sets = _route_changes(subject, size), _listener_set_changes(subject, size)
+            with subject.profiled("P9 one route changed", size):
+                routes = _route_changes(subject, size)
+            with subject.profiled("P9 one ListenerSet changed", size):
+                sets = _listener_set_changes(subject, size)
             for name, times in (("one route changed", routes), ("one ListenerSet's hostname changed", sets)):
                 yield figure("P9", size, f"{name}: effective, p50", times, "ms", goal=Goal(2000))
                 yield figure("P9", size, f"{name}: effective, p99", [percentile(times, 0.99)], "ms", goal=Goal(2000))

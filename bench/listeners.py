@@ -166,7 +166,8 @@ def listeners(sizes: Sequence[int]) -> Iterable[Figure]:
         with Subject(_documents(size)) as subject:
             subject.ready(f"{worlds.NAMESPACE}/gw", seconds=900)
             changes = _store_changes(subject)
-            times, dropped = _measure(PORT, size, changes, subject.idle)
+            with subject.profiled("P1s one listener changed", size):
+                times, dropped = _measure(PORT, size, changes, subject.idle)
         for what, several in times.items():
             least = sorted(floors[what])[len(floors[what]) // 2]
             yield figure("P1s", size, f"floor: FCDS, {what}", floors[what], "ms")

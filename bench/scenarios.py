@@ -28,6 +28,7 @@ from bench.zero_drop import zero_drop
 
 GATEWAY = f"{worlds.NAMESPACE}/gw"
 MATCHES_OF_A_ROUTE = 64
+GATEWAYS = 100
 Scenario = Callable[[Sequence[int]], Iterable[Figure]]
 
 
@@ -50,7 +51,8 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
                 file.with_suffix(".tmp").write_text(text, encoding="utf-8")
                 file.with_suffix(".tmp").rename(file)
 
-            times = effects(PORT, size, edit, subject.idle)
+            with subject.profiled("P1 file edit", size):
+                times = effects(PORT, size, edit, subject.idle)
             yield figure("P1", size, "file edit, p50", times, "ms", floor=flat)
             least_file = least_file or statistics.median(times)
             against = [statistics.median(times) / least_file]
@@ -62,7 +64,8 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             def write(tag: str, subject: Subject = subject, size: int = size) -> None:
                 subject.apply(worlds.tagged(size, tag))
 
-            times = effects(PORT, size, write, subject.idle)
+            with subject.profiled("P1 store write", size):
+                times = effects(PORT, size, write, subject.idle)
             yield figure("P1", size, "store write, p50", times, "ms", floor=flat, goal=Goal(3, of_floor=True))
             yield figure("P1", size, "store write, p99", [percentile(times, 0.99)], "ms")
             least = least or statistics.median(times)
@@ -115,7 +118,8 @@ def controller_cost(sizes: Sequence[int]) -> Iterable[Figure]:
                 subject.apply(worlds.route(last, hostname, last, tag=f"t{number}"))
 
             for name, change, bound in (("endpoint change", endpoint, 3.0), ("route change", route, 10.0)):
-                costs, proxy = _costs(subject, change)
+                with subject.profiled(f"P5 {name}", size):
+                    costs, proxy = _costs(subject, change)
                 yield figure("P5", size, f"{name}: CPU of propylon", costs, "ms", goal=Goal(bound))
                 yield figure("P5", size, f"{name}: CPU of Envoy", [proxy], "ms")
                 flat = statistics.median(costs) / least.setdefault(name, statistics.median(costs))
@@ -123,21 +127,37 @@ def controller_cost(sizes: Sequence[int]) -> Iterable[Figure]:
 
 
 def cold_start(sizes: Sequence[int]) -> Iterable[Figure]:
-    """P6: from the start of the process to all programmed: first ever, and with statuses already written."""
+    """P6: from the start of the process to all programmed: first ever, and with statuses already written; on 64
+    listeners of one Gateway, and on 100 Gateways, which are as many Envoys."""
     for size in sizes:
-        with Subject(_on_listeners(size)) as subject:
-            began = time.perf_counter()
-            first = subject.ready(GATEWAY, seconds=900)
-            written = time.perf_counter() - began
-            cpu = subject.call("usage")["cpu"]
-            subject.stop()
-            subject.start()
-            again = subject.ready(GATEWAY, seconds=900)
-            yield figure("P6", size, "first start", [first], "s", goal=Goal(5))
-            yield figure("P6", size, "first start: every status written", [written], "s")
-            yield figure("P6", size, "first start: CPU of propylon", [cpu], "s")
-            yield figure("P6", size, "restart", [again], "s", goal=Goal(5))
-            yield figure("P6", size, "restart: CPU of propylon", [subject.call("usage")["cpu"]], "s")
+        yield from _starts(size, "", _on_listeners(size), [GATEWAY], "P6 64 listeners")
+        gateways = [f"{worlds.NAMESPACE}/gw{i}" for i in range(GATEWAYS)]
+        documents = list(worlds.many_routes(size, gateways=GATEWAYS, port=PORT))
+        yield from _starts(size, f"{GATEWAYS} Gateways: ", documents, gateways, f"P6 {GATEWAYS} Gateways")
+
+
+def _starts(
+    size: int, prefix: str, documents: list[dict[str, Any]], gateways: list[str], profile: str
+) -> Iterable[Figure]:
+    with Subject(documents) as subject:
+        began = time.perf_counter()
+        first = subject.ready(*gateways, seconds=900)
+        written = time.perf_counter() - began
+        cpu = subject.call("usage")["cpu"]
+        pids = subject.call("proxies")["pids"]
+        proxies = sum(cpu_seconds(pid) for pid in pids)
+        memory = sum(resident_kib(pid) for pid in pids) / 1024
+        subject.profile_end(profile, size)
+        subject.stop()
+        subject.start()
+        again = subject.ready(*gateways, seconds=900)
+        yield figure("P6", size, f"{prefix}first start", [first], "s", goal=Goal(5))
+        yield figure("P6", size, f"{prefix}first start: every status written", [written], "s")
+        yield figure("P6", size, f"{prefix}first start: CPU of propylon", [cpu], "s")
+        yield figure("P6", size, f"{prefix}first start: CPU of Envoy", [proxies], "s")
+        yield figure("P6", size, f"{prefix}first start: memory of Envoy", [memory], "MiB")
+        yield figure("P6", size, f"{prefix}restart", [again], "s", goal=Goal(5))
+        yield figure("P6", size, f"{prefix}restart: CPU of propylon", [subject.call("usage")["cpu"]], "s")
 
 
 def memory(sizes: Sequence[int]) -> Iterable[Figure]:
