@@ -73,6 +73,7 @@ class PodDataPlane(DataPlane):
         if self.serving:
             self.serving = False
             await self.xds.stop(0)
+            await self.listener.ended()
 
     async def stop(self) -> None:
         """The proxies go on."""

@@ -25,6 +25,7 @@ from propylon.graph.model import RouteTableKey
 from propylon.proxies.kubernetes.authority import admits_replica
 from propylon.store.cluster import Leader
 from propylon.xds import ResourceName
+from propylon.xds.server import FAREWELL
 
 log = logging.getLogger("propylon.app")
 
@@ -163,6 +164,7 @@ class Listener:
         self._streams: dict[str, object] = {}
         """By replica: the stream that counts."""
         self._leading = False
+        self._calls: set[asyncio.Task[Any]] = set()
 
     @property
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -178,7 +180,16 @@ class Listener:
             for replica in list(self._acknowledgements.others):
                 self._on_news(self._acknowledgements.replace(replica, None))
 
+    async def ended(self) -> None:
+        """Wait, for a moment at most, until the streams that the server has ended are done with."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=FAREWELL)
+
     async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
         uris = [uri.decode(errors="replace") for uri in context.auth_context().get("peer_uri", ())]
         if not admits_replica(uris):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the client certificate is not a replica's")

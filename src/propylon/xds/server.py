@@ -25,6 +25,9 @@ METHOD = "DeltaAggregatedResources"
 INTRODUCTION = 1.0
 """Seconds a new stream has to name what its proxy runs, before anything is removed."""
 
+FAREWELL = 1.0
+"""Seconds that whoever handles a stream has for its end when the server stops."""
+
 SOCKET_PATH_BYTES = 107
 """The longest path a Unix socket can have on Linux (sun_path without its terminating zero)."""
 
@@ -110,6 +113,8 @@ class Server:
         """By node: thousands of proxies of one Gateway must not all be looked at whenever one of them answers."""
         self._numbers = count(1)
         self._server: Any = None
+        self._calls: set[asyncio.Task[Any]] = set()
+        """Those that handle streams."""
         self.counters: dict[str, Counters] = {}
         """By type URL."""
 
@@ -148,6 +153,8 @@ class Server:
         if self._server is not None:
             server, self._server = self._server, None
             await server.stop(grace)
+            if self._calls:  # they were cut short, and have to come to their end before the loop does
+                await asyncio.wait(self._calls, timeout=FAREWELL)
 
     # -- desired state ------------------------------------------------------------------------------------------------
 
@@ -227,6 +234,10 @@ class Server:
 
     async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Handle one stream until it ends. Bodies are bytes, so that garbage ends this stream and nothing else."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
         first = await anext(requests, None)
         if first is None:
             return
