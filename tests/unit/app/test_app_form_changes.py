@@ -69,3 +69,24 @@ def test_a_table_that_grows_for_a_moment_does_not_go_back():
     grown.world.graph.virtual_hosts.remove(grown.hosts[0])
     assert grown.kinds(2) == {"RouteConfiguration", "ScopedRouteConfiguration"}
     assert grown.kinds(1 + SETTLING_SECONDS) == {"ScopedRouteConfiguration"}
+
+
+def test_what_was_large_elsewhere_is_taken_over_in_both_forms_first():
+    grown = Grown()
+    grown.grow(1)
+    assert grown.kinds(0) == {"RouteConfiguration"}
+    assert grown.changes.large == set()
+    (table,) = grown.world.forms.wanted
+    assert grown.changes.adopt([table], 10)
+    assert grown.kinds(10) == {"RouteConfiguration", "ScopedRouteConfiguration"}
+    assert grown.changes.large == {table}
+    assert not grown.changes.adopt([table], 20)
+    assert grown.kinds(10 + SETTLING_SECONDS) == {"ScopedRouteConfiguration"}
+
+
+def test_what_was_large_elsewhere_before_it_is_known_here_is_in_scopes_at_once():
+    grown = Grown()
+    grown.grow(1)
+    table = grown.hosts[0].table
+    assert grown.changes.adopt([table], 0)
+    assert grown.kinds(0) == {"ScopedRouteConfiguration"}

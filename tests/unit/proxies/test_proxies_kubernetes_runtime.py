@@ -301,6 +301,64 @@ def test_proxies_that_another_replica_has_are_not_waited_for(tmp_path: Path) -> 
     assert runtime._writing
 
 
+def serve(secrets: dict[str, Document], tmp_path: Path, name: str, steps: Callable[[KubernetesRuntime], Any]) -> None:
+    """Let a replica whose world is known serve, with this API server."""
+
+    runtime = Cluster(tmp_path / name, xds_listen="127.0.0.1:0", pod_ip="127.0.0.1").runtime
+    runtime._lead(False)
+
+    async def main() -> None:
+        async with serving(authority_api(secrets)) as client:
+            runtime.authority_store = AuthorityStore(client, "propylon-system")
+            runtime._turn()
+            try:
+                await steps(runtime)
+            finally:
+                await runtime.data_plane.stop()
+
+    asyncio.run(main())
+
+
+def test_a_follower_serves_when_there_is_an_authority_and_never_makes_one(tmp_path: Path) -> None:
+    secrets: dict[str, Document] = {}
+
+    async def follows(runtime: KubernetesRuntime) -> None:
+        runtime.data_plane.reporter.is_introduced = True
+        assert not await runtime._keep_serving()
+        assert secrets == {}
+        assert runtime._unready() == "not serving proxies yet"
+
+    async def leads(runtime: KubernetesRuntime) -> None:
+        runtime._lead(True)
+        runtime._tidied = True
+        assert await runtime._keep_serving()
+
+    async def follows_then(runtime: KubernetesRuntime) -> None:
+        assert not await runtime._keep_serving(), "the leader has not said yet what is large"
+        runtime.data_plane.reporter.is_introduced = True
+        assert await runtime._keep_serving()
+        assert runtime.data_plane.serving
+        assert runtime._unready() == ""
+        runtime._lead(True)
+        runtime._lead(False)
+        assert runtime.data_plane.serving
+
+    serve(secrets, tmp_path, "one", follows)
+    serve(secrets, tmp_path, "two", leads)
+    before = json.dumps(secrets)
+    serve(secrets, tmp_path, "three", follows_then)
+    assert json.dumps(secrets) == before
+
+
+def test_a_replica_that_nobody_could_hear_of_serves_only_while_it_leads(tmp_path: Path) -> None:
+    runtime = Cluster(tmp_path).runtime
+    runtime._turn()
+    assert runtime._serves
+    runtime._lead(False)
+    assert not runtime._serves
+    assert runtime._unready() == ""
+
+
 def claimed(cluster: Cluster) -> list[str]:
     status = cluster.runtime.statuses[api.ObjectRef(api.GATEWAY_GROUP, "GatewayClass", "", "propylon")]
     return [feature["name"] for feature in status["supportedFeatures"]]
@@ -426,9 +484,8 @@ def test_certificates_are_due_in_time() -> None:
     assert usable(leaf, [authority], identity(KEY), now[0])
 
 
-def authority_api() -> tuple[dict[str, Document], Callable[[Request], Any]]:
+def authority_api(secrets: dict[str, Document]) -> Callable[[Request], Any]:
     """One Secret, with conflicts for who is late."""
-    secrets: dict[str, Document] = {}
 
     async def answer(request: Request) -> None:
         found = secrets.get(AUTHORITY_NAME)
@@ -444,13 +501,13 @@ def authority_api() -> tuple[dict[str, Document], Callable[[Request], Any]]:
         secrets[AUTHORITY_NAME] = document
         await request.answer(document)
 
-    return secrets, answer
+    return answer
 
 
 def test_the_authority_is_made_once_and_succeeded_in_time() -> None:
     async def main() -> None:
-        secrets, answer = authority_api()
-        async with serving(answer) as client:
+        secrets: dict[str, Document] = {}
+        async with serving(authority_api(secrets)) as client:
             now = [NOW]
             store = AuthorityStore(client, "propylon-system", now=lambda: now[0])
             both = await asyncio.gather(store.keep(), AuthorityStore(client, "propylon-system").keep())

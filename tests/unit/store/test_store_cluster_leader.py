@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from propylon.store.cluster import LeaderElection
-from propylon.store.cluster.leader import Spec, Times, plan_spec
+from propylon.store.cluster import Leader, LeaderElection
+from propylon.store.cluster.leader import ADDRESS_ANNOTATION, Spec, Times, plan_spec
 from support.scripted_api import Request, serving, until
 
 NOW = "2030-01-01T00:00:00.000000Z"
@@ -132,3 +132,42 @@ def test_a_dead_holder_is_waited_for_by_our_own_clock() -> None:
     }
     told = asyncio.run(elect(leases, steps, ("one",), QUICK))
     assert told["one"][0] is True
+
+
+def test_all_learn_who_leads_and_where_it_is_reached() -> None:
+    heard: dict[str, list[Leader | None]] = {"one": [], "two": []}
+
+    async def steps(elections: dict[str, LeaderElection], tasks: dict[str, asyncio.Task[None]]) -> None:
+        for name, election in elections.items():
+            election.tell(f"{name}.test:18000", heard[name].append)
+        await until(lambda: any(e.leading for e in elections.values()))
+        first = next(name for name, e in elections.items() if e.leading)
+        second = next(name for name in elections if name != first)
+        leader = Leader(first, f"{first}.test:18000")
+        await until(lambda: heard[second] == [leader])
+        assert heard[first] == [leader]
+        renewals = leases.version
+        await until(lambda: leases.version >= renewals + 3)
+        assert heard[second] == [leader], "it is told what changed, nothing else"
+        tasks[first].cancel()
+        await until(lambda: elections[second].leading)
+        assert heard[second][-1] == Leader(second, f"{second}.test:18000")
+
+    leases = Leases()
+    asyncio.run(elect(leases, steps, ("one", "two"), QUICK))
+    assert leases.lease is not None
+    assert ADDRESS_ANNOTATION not in leases.lease["metadata"].get("annotations", {}), "nobody leads"
+
+
+def test_what_others_wrote_on_the_lease_stays_and_a_former_holders_address_does_not() -> None:
+    async def steps(elections: dict[str, LeaderElection], _tasks: Any) -> None:
+        await until(lambda: elections["one"].leading)
+        assert leases.lease is not None
+        assert leases.lease["metadata"]["annotations"] == {"theirs": "stays"}
+        assert leases.lease["metadata"]["labels"] == {"theirs": "too"}
+
+    annotations = {"theirs": "stays", ADDRESS_ANNOTATION: "gone.test:1"}
+    metadata = {"name": "propylon", "namespace": "system", "resourceVersion": "0", "labels": {"theirs": "too"}}
+    leases = Leases()
+    leases.lease = {"metadata": {**metadata, "annotations": annotations}, "spec": {"holderIdentity": ""}}
+    asyncio.run(elect(leases, steps, ("one",), QUICK))
