@@ -118,8 +118,6 @@ def controller(
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stdout,
     )
-    for noisy in ("httpx", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     sys.exit(_run(kubeconfig, context, options, pods if proxies == "kubernetes" else None))
 
 

@@ -9,6 +9,7 @@ import datetime as dt
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,31 +148,32 @@ class PodLogs:
         return await self._ask(f"https://{shown}:{port}{path}", query)
 
     async def _ask(self, url: str, query: Mapping[str, str]) -> Answer:
-        import httpx  # noqa: PLC0415 - few need it
+        import aiohttp  # noqa: PLC0415 - few need it
 
         # A stream that is followed may be silent for ever.
-        timeout = httpx.Timeout(_CONNECT_SECONDS, read=None)
-        client = httpx.AsyncClient(verify=self._tls(), trust_env=False, timeout=timeout)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls()), timeout=timeout)
         try:
-            response = await client.send(client.build_request("GET", url, params=query), stream=True)
-            if response.is_error:
-                await response.aread()
-                text = response.text.strip()
-                await client.aclose()
-                raise ApiError(response.status_code, "BadRequest", text or f"the node answered {response.status_code}")
-        except httpx.HTTPError as error:
-            await client.aclose()
+            response = await session.get(url, params=query, allow_redirects=False)
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                text = (await response.text(errors="replace")).strip()
+                raise ApiError(response.status, "BadRequest", text or f"the node answered {response.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            await session.close()
             raise ApiError(500, "InternalError", f'Get "{url}": {error or type(error).__name__}') from error
+        except BaseException:
+            await session.close()
+            raise
 
         async def pieces() -> AsyncIterator[bytes]:
             try:
-                async for piece in response.aiter_bytes():
+                async for piece in response.content.iter_any():
                     yield piece
-            except httpx.HTTPError:
+            except aiohttp.ClientError:
                 return  # the node is gone; what it sent so far stands
             finally:
-                await response.aclose()
-                await client.aclose()
+                response.close()
+                await session.close()
 
         return Answer(stream=pieces(), content_type=_TEXT)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 CONTROL_PLANE = {"grpc", "envoy", "xds", "propylon.graph", "propylon.xds", "propylon.envoy", "propylon.app.runtime"}
-CLUSTER = {"httpx", "kubernetes_asyncio", "propylon.store.cluster"}
+CLUSTER = {"aiohttp", "kubernetes_asyncio", "propylon.store.cluster"}
 API = "propylon.app.run, propylon.server.http, propylon.server.bootstrap, propylon.server.watches"
 
 

@@ -9,15 +9,15 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from propylon.store.cluster import Credentials, CredentialsError, load_credentials
+from propylon.store.cluster import ApiError, Client, Credentials, CredentialsError, Unreachable, load_credentials
 from propylon.store.cluster import credentials as module
 from propylon.store.cluster.credentials import BearerAuth, in_cluster_credentials, kubeconfig_credentials
 
@@ -62,18 +62,34 @@ def kubeconfig(path: Path, cluster: dict[str, Any], user: dict[str, Any], **cont
 
 def header(credentials: Credentials, answers: tuple[int, ...] = (200,)) -> list[str | None]:
     """The Authorization headers of one request, repeated as the answers ask for it."""
-    sent: list[str | None] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        sent.append(request.headers.get("Authorization"))
-        return httpx.Response(answers[len(sent) - 1])
+    async def ask() -> list[str | None]:
+        sent: list[str | None] = []
 
-    async def ask() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), auth=credentials.auth) as client:
-            await client.get("https://api.example.com/")
+        async def answer(request: web.Request) -> web.Response:
+            sent.append(request.headers.get("Authorization"))
+            return web.Response(status=answers[len(sent) - 1])
 
-    asyncio.run(ask())
-    return sent
+        app = web.Application()
+        app.router.add_get("/", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        _, port = runner.addresses[0]
+        client = Client(credentials._replace(server=f"http://127.0.0.1:{port}", context=None, server_name=None))
+        try:
+            await client.request("GET", "/")
+        except ApiError:
+            assert answers[-1] >= 400
+        except Unreachable as error:
+            raise error.__cause__ or error from error
+        finally:
+            await client.close()
+            await runner.cleanup()
+        return sent
+
+    return asyncio.run(ask())
 
 
 def test_inline_certificates_and_the_namespace_of_the_context(tmp_path: Path, pem: tuple[str, str]) -> None:

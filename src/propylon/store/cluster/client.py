@@ -6,13 +6,14 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
+import aiohttp
 import msgspec
+from yarl import URL
 
-from propylon.store.cluster.connections import Connections
 from propylon.store.cluster.credentials import Credentials, CredentialsError
 from propylon.store.cluster.reachability import Reachability
 from propylon.store.errors import StoreError
@@ -26,6 +27,10 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 """A watch says nothing for long: a peer that is gone without a word is found by the kernel within half a minute."""
+_KEPT_SECONDS = 60.0
+"""So long a connection that nobody uses is kept."""
+_HEADER_BYTES = 65536
+"""Warnings of the API server are headers, and may be long."""
 
 
 class ApiError(StoreError):
@@ -50,7 +55,7 @@ def is_said(error: Exception) -> bool:
 
 
 def _is_beyond_itself(status: int) -> bool:
-    return status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.UNAUTHORIZED
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.UNAUTHORIZED
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -67,31 +72,62 @@ class Client:
     def __init__(self, credentials: Credentials, *, user_agent: str = "propylon") -> None:
         self.credentials = credentials
         self._reachability = Reachability(credentials.server)
-        extensions: dict[str, Any] = {}
-        if credentials.server_name is not None:
-            extensions["sni_hostname"] = credentials.server_name
-        self._extensions = extensions
         self._user_agent = user_agent
         self._rotations = credentials.rotations()
-        self._requests = _build_connections(credentials, user_agent)
-        self._streams = _build_pool(credentials, user_agent)
-        self._retired: list[httpx.AsyncClient] = []
-        """With connections that present a certificate of yesterday; what is under way on them comes to its end."""
+        self._session: aiohttp.ClientSession | None = None
+        self._retired: aiohttp.ClientSession | None = None
+        """Its connections present a certificate of yesterday; what is under way on them comes to its end."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Close every connection."""
-        self._requests.close()
-        for pool in (self._streams, *self._retired):
-            await pool.aclose()
+        for session in (self._session, self._retired):
+            if session is not None:
+                await session.close()
+        await asyncio.gather(*self._closing)
 
-    def _renew_pools(self) -> None:
-        """Present the certificate of today from the next request on."""
-        if self._rotations != self.credentials.rotations():
+    def _sessions(self) -> aiohttp.ClientSession:
+        """The one whose connections present the certificate of today."""
+        if self._session is not None and self._rotations != self.credentials.rotations():
+            if self._retired is not None:
+                task = asyncio.get_running_loop().create_task(self._retired.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            self._session, self._retired = None, self._session
+        if self._session is None:
             self._rotations = self.credentials.rotations()
-            self._requests.close()
-            self._requests = _build_connections(self.credentials, self._user_agent)
-            self._retired = [*self._retired[-1:], self._streams]
-            self._streams = _build_pool(self.credentials, self._user_agent)
+            self._session = _build_session(self.credentials, self._user_agent)
+        return self._session
+
+    @asynccontextmanager
+    async def _ask(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, silence: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request as who we are, and once more if that has changed. Raises CredentialsError, OSError, TimeoutError,
+        aiohttp.ClientError.
+        """
+        url = URL(self.credentials.server + target, encoded=True)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
+        said = await self.credentials.auth.header()
+        for attempt in range(2):
+            session = self._sessions()
+            async with session.request(
+                method,
+                url,
+                headers={**headers, "Authorization": said} if said is not None else headers,
+                data=body,
+                timeout=timeout,
+                allow_redirects=False,
+                server_hostname=self.credentials.server_name,
+            ) as answer:
+                if answer.status == HTTPStatus.UNAUTHORIZED and attempt == 0:
+                    self.credentials.auth.invalidate()
+                    fresh = await self.credentials.auth.header()
+                    if fresh is not None and fresh != said:
+                        said = fresh
+                        continue
+                yield answer
+                return
 
     async def request(
         self,
@@ -108,16 +144,18 @@ class Client:
         headers = {"Content-Type": content_type} if body is not None else {}
         headers["Accept"] = accept or "application/json"
         target = f"{path}?{urlencode(parameters)}" if parameters else path
-        self._renew_pools()
         try:
-            async with asyncio.timeout(seconds):
-                answer = await self._requests.ask(method, target, headers, body)
-        except (CredentialsError, TimeoutError, OSError) as error:
+            async with (
+                asyncio.timeout(seconds),
+                self._ask(method, target, headers, body, REQUEST_SECONDS) as answer,
+            ):
+                content = await answer.read()
+        except (aiohttp.ClientError, CredentialsError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
-        if answer.status >= httpx.codes.BAD_REQUEST:
-            raise self._refused(answer.status, answer.headers, answer.body)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise self._refused(answer.status, answer.headers, content)
         self._reachability.answered()
-        return answer.body
+        return content
 
     @asynccontextmanager
     async def lines(
@@ -126,19 +164,17 @@ class Client:
         """A GET whose answer is read line by line as it comes, for as long as the server is not silent for `silence`
         seconds. Raises ApiError, Unreachable, also out of the iteration.
         """
-        self._renew_pools()
         begun = False
-        timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
+        headers = {"Accept": "application/json"}
+        target = f"{path}?{urlencode(parameters)}" if parameters else path
         try:
-            async with self._streams.stream(
-                "GET", path, params=parameters, timeout=timeout, extensions=self._extensions
-            ) as answer:
-                if answer.is_error:
-                    raise self._refused(answer.status_code, answer.headers, await answer.aread())
+            async with self._ask("GET", target, headers, None, silence) as answer:
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise self._refused(answer.status, answer.headers, await answer.read())
                 self._reachability.answered()
                 begun = True
-                yield _split(answer.aiter_raw())
-        except (httpx.HTTPError, CredentialsError, OSError) as error:
+                yield _split(answer.content.iter_any())
+        except (aiohttp.ClientError, CredentialsError, TimeoutError, OSError) as error:
             if begun:  # that it broke says nothing of the next one
                 raise Unreachable(f"{self.credentials.server} broke off: {_what(error)}") from error
             raise self._unreachable(error) from error
@@ -158,25 +194,29 @@ class Client:
         return refusal
 
 
-def _build_connections(credentials: Credentials, user_agent: str) -> Connections:
-    headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-    return Connections(credentials, headers, _KEEPALIVE, REQUEST_SECONDS)
-
-
-def _build_pool(credentials: Credentials, user_agent: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=credentials.server,
-        auth=credentials.auth,
-        trust_env=False,
-        timeout=httpx.Timeout(REQUEST_SECONDS),
-        headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
-        transport=httpx.AsyncHTTPTransport(
-            verify=credentials.context if credentials.context is not None else False,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0),
-            socket_options=_KEEPALIVE,
-        ),
+def _build_session(credentials: Credentials, user_agent: str) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        keepalive_timeout=_KEPT_SECONDS,
+        ssl=credentials.context if credentials.context is not None else True,
+        socket_factory=_lasting_socket,
     )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        auto_decompress=False,
+        max_line_size=_HEADER_BYTES,
+        max_field_size=_HEADER_BYTES,
+    )
+
+
+def _lasting_socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    for option in _KEEPALIVE:
+        made.setsockopt(*option)
+    return made
 
 
 async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -197,7 +237,7 @@ def _refusal(code: int, headers: Mapping[str, str], body: bytes) -> ApiError:
         status = msgspec.json.decode(body, type=_Status)
     except msgspec.DecodeError:
         status = _Status(message=body[:200].decode(errors="replace").strip())
-    wait = headers.get("retry-after", "")
+    wait = headers.get("Retry-After", "")
     return ApiError(code, status.reason or "", status.message or "", float(wait) if wait.isdigit() else None)
 
 

@@ -14,12 +14,11 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import httpx
 import msgspec
 import yaml
 
@@ -44,6 +43,16 @@ class TokenSource(Protocol):
         """The server refused the last one: get a fresh one next time."""
 
 
+class Authorization(Protocol):
+    """Says who we are in every request."""
+
+    async def header(self) -> str | None:
+        """The Authorization header (RFC 9110, 11.6.2); None to send none. Raises CredentialsError."""
+
+    def invalidate(self) -> None:
+        """The server refused the last one (401): say something fresher next time."""
+
+
 class Credentials(NamedTuple):
     """Everything that is needed to talk to one API server as one user."""
 
@@ -51,7 +60,7 @@ class Credentials(NamedTuple):
     """URL without a trailing slash."""
     context: ssl.SSLContext | None
     """None for http."""
-    auth: httpx.Auth
+    auth: Authorization
     namespace: str
     """Where objects of our own go that name no other namespace: the pod's, or the kubeconfig context's."""
     server_name: str | None = None
@@ -210,24 +219,34 @@ def _expiry(timestamp: str | None) -> float:
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp() - 30
 
 
-class BearerAuth(httpx.Auth):
-    """Adds the token of the moment, and tries once more with a fresh one after a 401."""
+class BearerAuth:
+    """The token of the moment."""
 
     def __init__(self, source: TokenSource) -> None:
         self.source = source
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """See httpx.Auth."""
+    async def header(self) -> str | None:
+        """See Authorization."""
         token = await self.source.token()
-        if token is not None:
-            request.headers["Authorization"] = f"Bearer {token}"
-        response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            self.source.invalidate()
-            fresh = await self.source.token()
-            if fresh is not None and fresh != token:
-                request.headers["Authorization"] = f"Bearer {fresh}"
-                yield request
+        return f"Bearer {token}" if token is not None else None
+
+    def invalidate(self) -> None:
+        """See Authorization."""
+        self.source.invalidate()
+
+
+class BasicAuth:
+    """A name and a password."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._header = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+    async def header(self) -> str | None:
+        """See Authorization."""
+        return self._header
+
+    def invalidate(self) -> None:
+        """Nothing fresher is to be had."""
 
 
 # --- where they come from ---------------------------------------------------------------------------------------------
@@ -362,14 +381,14 @@ def ssl_context(authority: str | None) -> ssl.SSLContext:
     return context
 
 
-def _auth_of(user: _Entry) -> httpx.Auth:
+def _auth_of(user: _Entry) -> Authorization:
     value = user.value
     if token := value.get("token"):
         return BearerAuth(FixedToken(str(token)))
     if path := value.get("tokenFile"):
         return BearerAuth(FileToken(user.file.parent / path))
     if username := value.get("username"):
-        return httpx.BasicAuth(str(username), str(value.get("password", "")))
+        return BasicAuth(str(username), str(value.get("password", "")))
     return BearerAuth(FixedToken(None))
 
 
