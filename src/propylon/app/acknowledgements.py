@@ -276,7 +276,7 @@ class Acknowledgements:
     def state(self, node: str, name: ResourceName, body: bytes) -> PortProgrammed:
         """Where a Listener or a filter chain stands."""
         version = self._version((node, name[1], "whole"), body, len(body)) if name[0] == LDS else version_of(body)
-        for source in self._sources:
+        for source in (self.own, *self.others.values()):
             refusal = source.refused.get(node, {}).get(name)
             if refusal is not None and refusal[0] == version:
                 return PortProgrammed(state="Rejected", message=refusal[1])
@@ -287,6 +287,8 @@ class Acknowledgements:
         return PortProgrammed(state="Pending", message="the proxy has not acknowledged it yet")
 
     def _is_programmed(self, node: str, name: ResourceName, version: str) -> bool:
+        if not self.others:
+            return self.own.complete.get(node, {}).get(name) == version
         speaking = [source for source in self._sources if node in source.connected]
         found = [source.complete.get(node, {}).get(name) for source in speaking or self._sources]
         if not speaking:
