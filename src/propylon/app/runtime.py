@@ -7,6 +7,7 @@ bell; a turn then drains all that is queued, computes once and publishes.
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +40,17 @@ RETRY_SECONDS = 1.0
 STATUSES_PER_TURN = 50
 """So many are written in one transaction before the loop looks for news again: some 20 ms."""
 
+BREATH_SECONDS = 0.02
+"""How long the loop leaves the interpreter to those who write, at most, before it computes again."""
+
 QUIET_TURNS = 3
 """Findings wait while up to so many turns follow each other at once: a missing certificate may be issued next."""
+
+
+def breath(took: float) -> float:
+    """How long to wait after a turn of `took` seconds during which others wrote: they go on writing, most likely, and
+    the next turn then takes more at once. Half of the time at most is waited; a change that comes alone never waits."""
+    return min(took, BREATH_SECONDS)
 
 
 class Runtime:
@@ -81,6 +91,7 @@ class Runtime:
             # What a Gateway wants on its infrastructure is seen on the Pods that show its proxy.
             self.workspace.controller.lack(CLUSTER_FEATURES - {"GatewayInfrastructure"})
         self._stopping = asyncio.Event()
+        self._others_wrote = False
         self._unwritten = StatusQueue()
         self._store_retry_at: float | None = None
         self._settled = False
@@ -113,11 +124,17 @@ class Runtime:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
 
+        own = threading.get_ident()
+
         def ring() -> None:
             loop.call_soon_threadsafe(self._bell.set)
 
+        def written() -> None:
+            self._others_wrote = self._others_wrote or threading.get_ident() != own
+            ring()
+
         hold_collection()
-        unsubscribe = self.workspace.store.subscribe(ring)
+        unsubscribe = self.workspace.store.subscribe(written)
         self.workspace.ring = ring
         await self._start()
         watching = asyncio.create_task(self.workspace.files.run(self._stopping), name="watch files")
@@ -162,7 +179,10 @@ class Runtime:
                 return
             if watching.done():
                 watching.result()
+            self._others_wrote, began = False, time.monotonic()
             await self._turn()
+            if self._others_wrote:
+                await asyncio.sleep(breath(time.monotonic() - began))
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
