@@ -34,6 +34,10 @@ class Source:
         self.complete: dict[str, dict[ResourceName, str]] = {}
         """node -> Listener or filter chain -> version with which the proxies had everything."""
         self.refused: dict[str, Refusals] = {}
+        self.compares = True
+        """Whether the same objects make the same versions there as here. A replica of another release, during an
+        upgrade, is believed that what its proxies have is what they should have.
+        """
 
     @property
     def nodes(self) -> set[str]:
@@ -145,9 +149,10 @@ class OwnSource(Source):
 class Acknowledgements:
     """Combines what the proxies of all sources said: this process' own, and those of other replicas. Pure bookkeeping.
 
-    Versions are hashes of contents, so those of several replicas compare. What counts of a node is what those sources
-    say that have proxies of it, all of them; if none has, for a moment, what was last said by any. A refusal counts
-    wherever it comes from. Proxies that are new at a source take nothing back that the others are said to have.
+    Versions are hashes of contents, so those of several replicas of one release compare. What counts of a node is what
+    those sources say that have proxies of it, all of them; if none has, for a moment, what was last said by any. A
+    refusal counts wherever it comes from. Proxies that are new at a source take nothing back that the others are said
+    to have.
     """
 
     def __init__(self) -> None:
@@ -290,7 +295,7 @@ class Acknowledgements:
         if not self.others:
             return self.own.complete.get(node, {}).get(name) == version
         speaking = [source for source in self._sources if node in source.connected]
-        found = [source.complete.get(node, {}).get(name) for source in speaking or self._sources]
+        found = [_version_at(source, node, name, version) for source in speaking or self._sources]
         if not speaking:
             return version in found
         if self._agreed.get(node, {}).get(name) == version:
@@ -320,6 +325,11 @@ def merge_findings(
         for ref, found in findings.items():
             merged[ref] = tuple(dict.fromkeys((*merged.get(ref, ()), *found)))
     return merged
+
+
+def _version_at(source: Source, node: str, name: ResourceName, wanted: str) -> str | None:
+    found = source.complete.get(node, {}).get(name)
+    return found if source.compares or found is None else wanted
 
 
 def _put(by_node: dict[str, dict[ResourceName, Any]], node: str, name: ResourceName, value: Any) -> None:

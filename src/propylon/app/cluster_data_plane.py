@@ -55,6 +55,11 @@ class PodDataPlane(DataPlane):
         self.listener = Listener(self.acknowledgements, large, self._tell, grace=ABSENCE_SECONDS)
         self.reporter = Reporter(self.acknowledgements.own, large, identities)
 
+    def introduce(self, identity: str, release: str) -> None:
+        """Say who this is to other replicas: as what it takes part in the election, and what makes its resources."""
+        for end in (self.listener, self.reporter):
+            end.identity, end.release = identity, release
+
     async def start(self) -> None:
         """Nothing to adopt, and xDS is served when all is known."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from propylon import api
+from propylon import __version__, api
 from propylon.app.cluster import ClusterOptions, ClusterRuntime
 from propylon.app.cluster_authority import AuthorityStore, Identities
 from propylon.app.cluster_data_plane import PodDataPlane
@@ -143,7 +143,7 @@ class KubernetesRuntime(ClusterRuntime):
         """Whether what former releases left behind was looked for."""
         self.data_plane.reporter.on_introduction = self._upkeep_bell.set
         self.election.tell(pods.own_address, self._follow)
-        self.data_plane.listener.identity = self.data_plane.reporter.identity = self.election.identity
+        self.data_plane.introduce(self.election.identity, _release(options, pods))
 
     def _settings(self) -> Settings:
         return msgspec.structs.replace(super()._settings(), cluster_domain=self.pods.cluster_domain)
@@ -373,6 +373,11 @@ class KubernetesRuntime(ClusterRuntime):
             cluster_ip=self._requested_cluster_ip(gateway),
         )
         return plan_documents(wanted, self.installation)
+
+
+def _release(options: ClusterOptions, pods: PodOptions) -> str:
+    """What resources are made of, but for objects: replicas for which this is the same make the same ones."""
+    return " ".join((__version__, options.controller_name, str(options.access_log), pods.cluster_domain))
 
 
 def _addresses_of(node: api.Node | None) -> tuple[api.NodeAddress, ...]:

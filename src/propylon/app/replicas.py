@@ -55,6 +55,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     protocol: int
     replica: str
     """The identity by which it takes part in the election."""
+    release: str
+    """The same where the same objects make the same resources, and so the same versions."""
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
@@ -156,7 +158,9 @@ class Listener:
     ) -> None:
         """`on_news` is told nodes; a replica whose stream ended is forgotten after `grace` seconds."""
         self.identity = ""
-        """Of this replica; whoever looks for another one is sent away."""
+        """Of this replica; whoever looks for another one goes away."""
+        self.release = ""
+        """See `Hello`."""
         self._acknowledgements = acknowledgements
         self._large = large
         self._on_news = on_news
@@ -197,8 +201,10 @@ class Listener:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this replica does not lead")
         try:
             await self._listen(requests, context)
-        except (ValueError, TimeoutError) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error) or "nothing was heard for too long")
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "nothing was heard for too long")
 
     async def _listen(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Until the stream ends. Raises ValueError for what does not belong there, TimeoutError."""
@@ -206,10 +212,11 @@ class Listener:
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL:
             raise ValueError(f"only protocol {PROTOCOL} is spoken here")
         replica, stream, known = hello.replica, object(), Source()
+        known.compares = hello.release == self.release
         if replica not in self._streams and len(self._streams) >= MOST_REPLICAS:
             raise ValueError("too many replicas")
         told: set[RouteTableKey] = set()
-        answers: list[Message] = [Hello(PROTOCOL, self.identity), *self._large.news(told), Beat()]
+        answers: list[Message] = [Hello(PROTOCOL, self.identity, self.release), *self._large.news(told), Beat()]
         for answer in answers:
             await _answer(context, answer)
         is_whole = False
@@ -257,6 +264,8 @@ class Reporter:
     def __init__(self, source: OwnSource, large: LargeTables, identities: Identities) -> None:
         self.identity = ""
         """Of this replica."""
+        self.release = ""
+        """See `Hello`."""
         self._source = source
         self._large = large
         self._identities = identities
@@ -335,7 +344,7 @@ class Reporter:
         async with grpc.aio.secure_channel(leader.address, credentials, options) as channel:
             method: Any = channel.stream_stream
             call = method(f"/{SERVICE}/{METHOD}")()
-            await _write(call, Hello(PROTOCOL, self.identity))
+            await _write(call, Hello(PROTOCOL, self.identity, self.release))
             answer = await _read(call)
             if not isinstance(answer, Hello) or answer.protocol != PROTOCOL:
                 raise ValueError("it speaks another protocol")
@@ -377,7 +386,7 @@ class Reporter:
         await reader  # what ended it
 
     async def _hear(self, call: Any, told: set[RouteTableKey]) -> None:
-        while (message := await _read(call, seconds=None)) is not None:
+        while (message := await _read(call, patient=True)) is not None:
             if isinstance(message, Large):
                 self._large.take(message, told)
         self._wake.set()
@@ -417,7 +426,7 @@ async def _write(call: Any, message: Message) -> None:
         await call.write(encode(message))
 
 
-async def _read(call: Any, seconds: float | None = SILENCE_SECONDS) -> Message | None:
-    async with asyncio.timeout(seconds):
+async def _read(call: Any, *, patient: bool = False) -> Message | None:
+    async with asyncio.timeout(None if patient else SILENCE_SECONDS):
         body = await call.read()
     return decode(body) if isinstance(body, bytes) else None  # else it is gRPC's EOF

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from propylon import api
+from propylon.app import replicas as replicas_module
 from propylon.app.acknowledgements import Acknowledgements, NodeSaid
 from propylon.app.cluster_authority import Identities
 from propylon.app.replicas import (
@@ -63,6 +64,9 @@ class Replica:
     async def serve(self) -> None:
         credentials = self.identities.server_credentials()
         (self.port,) = await self.xds.start([f"127.0.0.1:{self.port}"], credentials, [self.listener.handler])
+
+    def is_of(self, release: str) -> None:
+        self.listener.release = self.reporter.release = release
 
     @property
     def address(self) -> Leader:
@@ -142,6 +146,21 @@ def test_what_was_there_before_is_told_in_many_messages() -> None:
     run(test)
 
 
+def test_a_replica_of_another_release_is_believed_although_its_versions_do_not_compare() -> None:
+    async def test() -> None:
+        async with replicas("one", "two", "three") as (leader, second, third):
+            second.is_of("the next")
+            second.has(b"made otherwise")
+            third.has(b"outdated")
+            await until(lambda: set(leader.acknowledgements.others) == {"two", "three"})
+            await until(lambda: third.reporter.heard_by == "one" and second.reporter.heard_by == "one")
+            assert leader.state == "Pending"
+            third.has()
+            await until(lambda: leader.state == "Programmed")
+
+    run(test)
+
+
 def test_all_follow_the_next_leader() -> None:
     async def test() -> None:
         async with replicas("one", "two", "three") as (first, second, third):
@@ -217,7 +236,7 @@ def test_only_replicas_are_listened_to(uris: list[str]) -> None:
             async with grpc.aio.secure_channel(f"127.0.0.1:{leader.port}", credentials, options) as channel:
                 stub: Any = channel.stream_stream
                 call = stub(f"/{SERVICE}/{METHOD}")()
-                await call.write(encode(Hello(1, "two")))
+                await call.write(encode(Hello(1, "two", "")))
                 assert await call.code() == grpc.StatusCode.PERMISSION_DENIED
         finally:
             await leader.xds.stop(0)
@@ -225,7 +244,7 @@ def test_only_replicas_are_listened_to(uris: list[str]) -> None:
     run(test)
 
 
-def said_to(leader: Replica, *messages: bytes) -> grpc.StatusCode:
+def said_to(leader: Replica, *messages: bytes, silent: bool = False) -> grpc.StatusCode:
     """The end of a stream on which a replica says this."""
 
     async def test() -> grpc.StatusCode:
@@ -238,7 +257,8 @@ def said_to(leader: Replica, *messages: bytes) -> grpc.StatusCode:
                 call = stub(f"/{SERVICE}/{METHOD}")()
                 for message in messages:
                     await call.write(message)
-                await call.done_writing()
+                if not silent:
+                    await call.done_writing()
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     while isinstance(await call.read(), bytes):
                         pass  # the status comes behind what is not read
@@ -253,11 +273,11 @@ def said_to(leader: Replica, *messages: bytes) -> grpc.StatusCode:
 @pytest.mark.parametrize(
     ("messages", "code"),
     [
-        ([encode(Hello(1, "two")), encode(Whole())], grpc.StatusCode.OK),
-        ([encode(Hello(2, "two"))], grpc.StatusCode.INVALID_ARGUMENT),
+        ([encode(Hello(1, "two", "")), encode(Whole())], grpc.StatusCode.OK),
+        ([encode(Hello(2, "two", ""))], grpc.StatusCode.INVALID_ARGUMENT),
         ([encode(Beat())], grpc.StatusCode.INVALID_ARGUMENT),
-        ([encode(Hello(1, "two")), b"garbage"], grpc.StatusCode.INVALID_ARGUMENT),
-        ([encode(Hello(1, "two")), b"\x91\xa3yes"], grpc.StatusCode.INVALID_ARGUMENT),
+        ([encode(Hello(1, "two", "")), b"garbage"], grpc.StatusCode.INVALID_ARGUMENT),
+        ([encode(Hello(1, "two", "")), b"\x91\xa3yes"], grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
 def test_who_does_not_speak_the_protocol_is_sent_away(messages: list[bytes], code: grpc.StatusCode) -> None:
@@ -266,9 +286,48 @@ def test_who_does_not_speak_the_protocol_is_sent_away(messages: list[bytes], cod
     assert said_to(leader, *messages) == code
 
 
+def test_who_falls_silent_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "SILENCE_SECONDS", 0.05)
+    leader = Replica("one", make_authority(dt.datetime.now(dt.UTC)))
+    leader.listener.lead(True)
+    assert said_to(leader, encode(Hello(1, "two", "")), silent=True) == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_leader_that_does_not_answer_is_complained_of_once_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replicas_module, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(replicas_module, "RETRY_SECONDS", (0.01, 0.02))
+    attempts: list[Any] = []
+
+    async def silent(requests: AsyncIterator[bytes], _context: Any) -> None:
+        attempts.append(await anext(requests))
+        async for _ in requests:
+            pass
+
+    async def test() -> None:
+        follower, leader = (Replica(name, authority) for name in ("two", "one"))
+        handler = grpc.method_handlers_generic_handler(SERVICE, {METHOD: grpc.stream_stream_rpc_method_handler(silent)})
+        (leader.port,) = await leader.xds.start(["127.0.0.1:0"], leader.identities.server_credentials(), [handler])
+        task = asyncio.create_task(follower.reporter.run())
+        try:
+            follower.reporter.follow(leader.address)
+            await until(lambda: len(attempts) >= 3)
+            assert follower.reporter.heard_by == ""
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await leader.xds.stop(0)
+
+    authority = make_authority(dt.datetime.now(dt.UTC))
+    run(test)
+    (complaint,) = [record.message for record in caplog.records if "cannot be told" in record.message]
+    assert complaint.endswith(": no answer")
+
+
 def test_who_does_not_lead_does_not_listen() -> None:
     replica = Replica("one", make_authority(dt.datetime.now(dt.UTC)))
-    assert said_to(replica, encode(Hello(1, "two"))) == grpc.StatusCode.FAILED_PRECONDITION
+    assert said_to(replica, encode(Hello(1, "two", ""))) == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def entries(said: Said) -> int:
