@@ -167,7 +167,9 @@ class KubernetesRuntime(ClusterRuntime):
             group.create_task(self.data_plane.reporter.run())
 
     def _follow(self, leader: Leader | None) -> None:
-        if leader is not None and not leader.address:
+        if leader is not None and leader.address == self.pods.own_address:
+            leader = None  # this replica, or who was here before it and died
+        elif leader is not None and not leader.address:
             log.warning(
                 "the leader %s does not say where it is reached: what proxies have here is not known there",
                 leader.identity,
@@ -228,8 +230,11 @@ class KubernetesRuntime(ClusterRuntime):
 
     def _is_to_wait(self) -> bool:
         """Whether proxies would be told now what is to be told otherwise once the leader has spoken."""
-        if self._leading or self.data_plane.serving or self.data_plane.reporter.is_introduced:
+        reporter = self.data_plane.reporter
+        if self._leading or self.data_plane.serving or reporter.is_introduced:
             return False
+        if self.election.leader is not None and reporter.leader is None:
+            return False  # there is nobody to ask
         return time.monotonic() < self._complete_since + INTRODUCTION_SECONDS
 
     def _unready(self) -> str:

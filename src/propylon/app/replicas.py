@@ -269,7 +269,8 @@ class Reporter:
         self._source = source
         self._large = large
         self._identities = identities
-        self._leader: Leader | None = None
+        self.leader: Leader | None = None
+        """Who is reported to, or would be."""
         self._changed = asyncio.Event()
         self._touched: dict[str, set[ResourceName]] | None = None
         """What is to be told, by node; None while nobody listens."""
@@ -287,8 +288,8 @@ class Reporter:
         """Report to this replica from now on; to nobody while this one leads, or none does."""
         if leader is not None and (leader.identity == self.identity or not leader.address):
             leader = None
-        if leader != self._leader:
-            self._leader = leader
+        if leader != self.leader:
+            self.leader = leader
             self._complained = False
             self._changed.set()
 
@@ -297,10 +298,10 @@ class Reporter:
         pause = RETRY_SECONDS[0]
         while True:
             self._changed.clear()
-            if self._leader is None or not self._identities.ready:
-                await self._wait(RETRY_SECONDS[0] if self._leader is not None else RETRY_SECONDS[1])
+            if self.leader is None or not self._identities.ready:
+                await self._wait(RETRY_SECONDS[0] if self.leader is not None else RETRY_SECONDS[1])
                 continue
-            if await self._report_until_it_changes(self._leader):
+            if await self._report_until_it_changes(self.leader):
                 pause = RETRY_SECONDS[0]
             if not self._changed.is_set():
                 await self._wait(pause * random.uniform(0.5, 1))
@@ -369,8 +370,8 @@ class Reporter:
         for message in messages_of([self._source.said(node) for node in sorted(self._source.nodes)]):
             await _write(call, message)
         await _write(call, Whole())
-        self.heard_by = self._leader.identity if self._leader is not None else ""
-        log.info("the leader %s is told what proxies have", self._leader.address if self._leader is not None else "")
+        self.heard_by = self.leader.identity if self.leader is not None else ""
+        log.info("the leader %s is told what proxies have", self.leader.address if self.leader is not None else "")
         self._complained = False
         while not reader.done():
             with contextlib.suppress(TimeoutError):

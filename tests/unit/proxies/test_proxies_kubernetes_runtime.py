@@ -23,7 +23,7 @@ from propylon.proxies.kubernetes.authority import AUTHORITY_DAYS, identity, make
 from propylon.proxies.kubernetes.names import base_name
 from propylon.status import EXPERIMENTAL_FEATURES, SUPPORTED_FEATURES
 from propylon.status.features import OPTIONAL_KINDS
-from propylon.store.cluster import Change, Credentials, ResourcePath
+from propylon.store.cluster import Change, Credentials, Leader, ResourcePath
 from propylon.store.cluster.credentials import BearerAuth, FixedToken
 from propylon.xds import LDS, Acknowledged, Connected, Event
 from support.scripted_api import Request, serving
@@ -333,6 +333,11 @@ def test_a_follower_serves_when_there_is_an_authority_and_never_makes_one(tmp_pa
         runtime._tidied = True
         assert await runtime._keep_serving()
 
+    async def follows_nobody(runtime: KubernetesRuntime) -> None:
+        runtime.election.leader = Leader("the process before this one", runtime.pods.own_address)
+        runtime._follow(runtime.election.leader)
+        assert await runtime._keep_serving()
+
     async def follows_then(runtime: KubernetesRuntime) -> None:
         assert not await runtime._keep_serving(), "the leader has not said yet what is large"
         runtime.data_plane.reporter.is_introduced = True
@@ -347,6 +352,7 @@ def test_a_follower_serves_when_there_is_an_authority_and_never_makes_one(tmp_pa
     serve(secrets, tmp_path, "two", leads)
     before = json.dumps(secrets)
     serve(secrets, tmp_path, "three", follows_then)
+    serve(secrets, tmp_path, "four", follows_nobody)
     assert json.dumps(secrets) == before
 
 
