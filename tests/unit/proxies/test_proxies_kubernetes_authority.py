@@ -9,9 +9,11 @@ from propylon.api import ObjectKey
 from propylon.proxies.kubernetes.authority import (
     AUTHORITY_DAYS,
     LEAF_DAYS,
+    REPLICA,
     SETTLING,
     Authority,
     admits,
+    admits_replica,
     due,
     identity,
     issue,
@@ -91,6 +93,14 @@ def test_keys_do_not_show_in_logs() -> None:
     authority = make_authority(NOW)
     leaf = issue(authority, NOW, uris=["x:y"])
     assert "PRIVATE" not in repr(authority) + repr(leaf) + str((authority, leaf))
+
+
+def test_a_replica_is_no_proxy_and_a_proxy_no_replica() -> None:
+    key = ObjectKey("shop", "web")
+    assert admits_replica([REPLICA])
+    assert not admits_replica([identity(key), identity(ObjectKey("controller", "controller"))])
+    assert not admits("shop/web", [REPLICA])
+    assert admits("shop/web", [identity(key)])
 
 
 def test_an_authority_survives_its_secret() -> None:
