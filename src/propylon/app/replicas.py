@@ -387,10 +387,12 @@ class Reporter:
         await reader  # what ended it
 
     async def _hear(self, call: Any, told: set[RouteTableKey]) -> None:
-        while (message := await _read(call, patient=True)) is not None:
-            if isinstance(message, Large):
-                self._large.take(message, told)
-        self._wake.set()
+        try:
+            while (message := await _read(call, patient=True)) is not None:
+                if isinstance(message, Large):
+                    self._large.take(message, told)
+        finally:
+            self._wake.set()
 
     def _introduce(self) -> None:
         if not self.is_introduced:
