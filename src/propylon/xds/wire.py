@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from envoy.service.discovery.v3 import discovery_pb2
 
+from propylon.xds.framing import field
 from propylon.xds.machine import Request, Response
 
 
@@ -36,12 +37,8 @@ def encode_response(response: Response) -> bytes:
     """Return the DeltaDiscoveryResponse as bytes."""
     type_url = response.type_url.encode()
     parts: list[bytes] = []
-    for name, resource in response.resources.items():
-        any_head = field(1, type_url) + tag(2, len(resource.body))
-        head = field(3, name.encode()) + field(1, resource.version.encode())
-        any_size = len(any_head) + len(resource.body)
-        any_tag = tag(2, any_size)
-        parts += (tag(2, len(head) + len(any_tag) + any_size), head, any_tag, any_head, resource.body)
+    for resource in response.resources.values():
+        parts += (resource.head, resource.body)
     parts.append(field(4, type_url))
     parts.append(field(5, response.nonce.encode()))
     parts.extend(removed_fields(response.removed))
@@ -51,18 +48,3 @@ def encode_response(response: Response) -> bytes:
 def removed_fields(names: Iterable[str]) -> Iterable[bytes]:
     """Return the `removed_resources` fields."""
     return (field(6, name.encode()) for name in names)
-
-
-def field(number: int, value: bytes) -> bytes:
-    """Return a length-delimited field."""
-    return tag(number, len(value)) + value
-
-
-def tag(number: int, size: int) -> bytes:
-    """Return what precedes `size` bytes of a length-delimited field: key and length as varints."""
-    head = bytearray((number << 3 | 2,))
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head)

@@ -8,6 +8,7 @@ from hashlib import blake2b
 import msgspec
 
 from propylon.xds.events import ResourceName
+from propylon.xds.framing import resource_head
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -16,6 +17,8 @@ class Resource(msgspec.Struct, frozen=True):
     version: str
     body: bytes
     epoch: int
+    head: bytes
+    """What goes before the body in a response, to whichever proxy."""
 
 
 def version_of(body: bytes) -> str:
@@ -58,7 +61,7 @@ class World:
             if old is not None and (old.body is body or old.body == body):
                 continue
             version = version_of(body)
-            resources[name[1]] = Resource(version, body, self.epoch)
+            resources[name[1]] = Resource(version, body, self.epoch, resource_head(*name, version, len(body)))
             if name in self.rejected and self.rejected[name][0] != version:
                 del self.rejected[name]
             touched.append(name)
