@@ -9,6 +9,9 @@ that refers to others (listeners, routes) waits for the changes of referred type
 same or an earlier epoch; a removal waits for every change of its epoch, and for the removals of the types that refer to
 its own. What a proxy did not subscribe to or has refused is not waited for.
 
+A proxy that has nothing yet, as after a hot restart, gets all clusters before it gets anything that refers to them, and
+its first scopes in one piece: a Listener begins to serve as soon as it has some.
+
 Filter chains are the exception: they are removed before the Listener changes that no longer names them. Told of the
 removal, Envoy 1.40 drains the chain's connections; not told, it frees the chain under them and crashes at their next
 request.
@@ -16,24 +19,20 @@ request.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from itertools import count
 
 import msgspec
-from envoy.config.cluster.v3 import cluster_pb2
-from google.protobuf.message import DecodeError
 
+from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
-from propylon.xds.type_urls import CDS, EDS, FCDS, LDS, WILDCARD, is_made_first, removal_rank, send_rank
+from propylon.xds.refusals import mentioned, readable
+from propylon.xds.type_urls import CDS, EDS, FCDS, LDS, SRDS, WILDCARD, is_made_first, removal_rank, send_rank
 from propylon.xds.world import Resource, World
 
 RESPONSE_BYTES = 2 * 1024 * 1024
-"""A response is closed when its resources exceed this; a larger single resource travels alone. Half of gRPC's usual
-limit.
-"""
+"""A response is closed when its resources exceed this; a larger single resource travels alone."""
 
 NEVER = float("inf")
 
@@ -105,6 +104,9 @@ class Subscription:
         self.wildcard = False
         self.greeted = True
         """False until a wildcard subscription of a fresh proxy got its first response."""
+        self.is_blank = False  # whether the proxy had nothing of this type when it first asked
+        self.introduction: int | None = None
+        """The epoch in which a proxy that had no scopes asked for them, until they are sent."""
         self.names: set[str] = set()
         self.acked: dict[str, str] = {}
         """The version the proxy has, as far as it told."""
@@ -193,6 +195,9 @@ class Stream:
                     subscription.acked.setdefault(name, "")
             if not request.subscribe and not request.unsubscribe:
                 subscription.wildcard = request.type_url in WILDCARD
+            subscription.is_blank = not subscription.acked
+            if request.type_url == SRDS and subscription.is_blank:
+                subscription.introduction = self.world.epoch
         self._subscribe(subscription, request.subscribe, is_first)
         if is_first and subscription.wildcard and not request.initial_versions:
             subscription.greeted = False
@@ -256,7 +261,8 @@ class Stream:
         resource = self.world.get(subscription.type_url, name)
         if resource is None:
             subscription.gone[name] = self.world.epoch
-        is_behind = resource is not None and subscription.acked.get(name, resource.version) != resource.version
+        known = "" if subscription.is_blank and subscription.type_url == CDS else resource and resource.version
+        is_behind = resource is not None and subscription.acked.get(name, known) != resource.version
         subscription.mark(name, 0 if resource is None or is_behind else resource.epoch)
 
     def _recognize(self, subscription: Subscription, outcome: Outcome) -> None:
@@ -531,6 +537,8 @@ class Stream:
             if chosen:
                 return self._fly(subscription, chosen, (), subscription.trial_epoch)
         subscription.trial_epoch = NEVER
+        if subscription.introduction is not None:
+            return self._introduce(subscription, plan, limit)
         chosen = {}
         size = 0
         epoch: float = NEVER
@@ -545,6 +553,26 @@ class Stream:
             epoch = min(epoch, changed)
         if not chosen and not plan.absent:
             return None
+        return self._fly(subscription, chosen, tuple(plan.absent), epoch)
+
+    def _introduce(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
+        """All first scopes at once, however many: whatever is missing would be answered with 404 for a moment.
+
+        They wait for what they refer to only as far as it was there when they were asked for, so not for ever. What
+        other proxies refused travels later, and alone: it would take the others with it.
+        """
+        if subscription.introduction is None or limit <= subscription.introduction or not plan.changes:
+            return None
+        subscription.introduction = None
+        refused = {
+            name
+            for name, (resource, _) in plan.changes.items()
+            if self.world.rejected.get((subscription.type_url, name), ("", ""))[0] == resource.version
+        }
+        chosen = {name: resource for name, (resource, _) in plan.changes.items() if name not in refused}
+        if not chosen:
+            return self._respond(subscription, plan, limit)
+        epoch = min(changed for name, (_, changed) in plan.changes.items() if name not in refused)
         return self._fly(subscription, chosen, tuple(plan.absent), epoch)
 
     def _remove(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
@@ -570,31 +598,3 @@ class Stream:
             subscription.demanded.discard(name)
         subscription.flight = Flight(nonce, resources, removed, epoch, is_removal)
         return Response(subscription.type_url, nonce, resources, removed)
-
-
-def mentioned(names: Iterable[str], message: str) -> list[str]:
-    """Return the names that stand in an error message as words of their own."""
-    return [
-        name
-        for name in names
-        if name in message and re.search(rf"(?<![\w/.\-]){re.escape(name)}(?![\w/\-]|\.\w)", message)
-    ]
-
-
-def readable(message: str) -> str:
-    """Return an error message without the dump of the resource that Envoy puts into some: long, and it may hold
-    secrets.
-    """
-    return re.sub(r"goo\.gle/debug\w*\s.*?(\n: |\Z)", "", message, flags=re.DOTALL).strip().rstrip(":")
-
-
-@lru_cache(maxsize=1024)
-def endpoints_of(cluster: bytes) -> str:
-    """Return the EDS resource name a serialized cluster waits for; of other clusters, a name nobody subscribes to."""
-    try:
-        message = cluster_pb2.Cluster.FromString(cluster)
-    except DecodeError:
-        return ""
-    if message.type != cluster_pb2.Cluster.EDS:
-        return ""
-    return str(message.eds_cluster_config.service_name or message.name)
