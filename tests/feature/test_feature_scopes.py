@@ -12,6 +12,7 @@ from propylon.envoy import EnvoySettings
 from propylon.envoy.path_tree import LARGE
 from propylon.envoy.scope import HEADER
 from propylon.graph.model import Match, Redirect, ValueMatch, VirtualHostKey
+from propylon.xds import machine
 from support.envoy_proxy import free_port, wait_for
 from support.envoy_site import Site, a
 from support.envoy_world import entry, listener
@@ -211,5 +212,31 @@ def test_a_table_grows_into_scopes_without_a_failed_or_outdated_request():
             assert "RouteConfiguration" not in kinds(site), "what was large once stays as it is"
         assert asking.answered
         assert not asking.failures
+    finally:
+        site.close()
+
+
+def test_a_new_proxy_knows_all_hostnames_when_it_begins_to_serve(monkeypatch):
+    """As after a hot restart: what it does not know yet it would answer with 404, though its predecessor knew."""
+    monkeypatch.setattr(machine, "RESPONSE_BYTES", 2000)
+    site = Site(EnvoySettings(scopes_from=2))
+    try:
+        hosts = [f"h{number}.test" for number in range(300)]
+        for host in hosts:
+            site.world.host(site.listener, host, leads_to("known"))
+        answers = []
+
+        def ask():
+            while len(answers) < 40:
+                try:
+                    answers.append(site.ask(hosts[len(answers) * 7 % 300], "/b").status)
+                except OSError:
+                    continue  # it does not serve yet
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        site.proxy.apply(site.world)
+        asking.join(30)
+        assert answers == [302] * 40
     finally:
         site.close()
