@@ -3,6 +3,7 @@ kube-apiserver over etcd (built as for the conformance suite)."""
 
 import asyncio
 import base64
+import json
 import shutil
 import socket
 import ssl
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,9 @@ from bench.subject import ROOT, BenchError, until
 
 GROUP = "gateway.networking.k8s.io"
 ROUTES = f"/apis/{GROUP}/v1/namespaces/default/httproutes"
+GATEWAYS = "/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways"
 HOST = "127.0.0.1"
+_PROGRAMMED = b'"reason":"Programmed"'
 
 
 class Served:
@@ -101,11 +104,12 @@ class Served:
 
 
 class Embedded(Served):
-    """The embedded API alone; `whole` runs all of `propylon up`."""
+    """The embedded API alone; `whole` runs all of `propylon up`, with `programmed` Envoy serves a Gateway "gateway"."""
 
-    def __init__(self, *, whole: bool = False) -> None:
+    def __init__(self, *, whole: bool = False, programmed: bool = False) -> None:
         super().__init__()
         self._whole = whole
+        self._programmed = programmed
 
     def start(self) -> None:
         data = str(self.directory / "data")
@@ -113,6 +117,14 @@ class Embedded(Served):
             self._run(sys.executable, "-m", "propylon", "up", "--data-dir", data)
         else:
             self._run(sys.executable, "-m", "bench.api_host", data)
+
+    def prepare(self) -> None:
+        if self._programmed:
+            api = Api(self.address)
+            for path, document in _gateway_documents(*_free_ports(1)):
+                api.send("POST", path, json.dumps(document).encode())
+            until(lambda: _PROGRAMMED in api.send("GET", f"{GATEWAYS}/gateway"), "the Gateway is programmed", 60)
+            api.close()
 
     @property
     def address(self) -> Address:
@@ -207,6 +219,18 @@ class Kubernetes(Served):
     def kubeconfig(self) -> Path:
         """How an administrator reaches it."""
         return self._authority.kubeconfig("kubeconfig", f"https://{HOST}:{self._port}", *self._admin)
+
+
+def _gateway_documents(port: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a route of `bench.api.route` refers to, each with the path of its collection."""
+    version = "gateway.networking.k8s.io/v1"
+    spec: dict[str, Any] = {"controllerName": "propylon.dev/gateway-controller"}
+    document = {"apiVersion": version, "kind": "GatewayClass", "metadata": {"name": "propylon"}, "spec": spec}
+    yield f"/apis/{version}/gatewayclasses", document
+    spec = {"gatewayClassName": "propylon", "listeners": [{"name": "http", "port": port, "protocol": "HTTP"}]}
+    yield GATEWAYS, {"apiVersion": version, "kind": "Gateway", "metadata": {"name": "gateway"}, "spec": spec}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    yield "/api/v1/namespaces/default/services", service
 
 
 def _free_ports(count: int) -> list[int]:
