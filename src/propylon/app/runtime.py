@@ -28,6 +28,7 @@ from propylon.app.workspace import Workspace, store_problem
 from propylon.echo.answer import EchoIdentity
 from propylon.echo.process import EchoProcess
 from propylon.explain import Request, Settings, explain
+from propylon.graph.model import BoundPort, PortKey
 from propylon.proxies.settings import ProxyEvent
 from propylon.status import CLUSTER_FEATURES, merge_status
 from propylon.store import NotFound, StoreUnavailable
@@ -42,6 +43,9 @@ STATUSES_PER_TURN = 50
 
 BREATH_SECONDS = 0.02
 """How long the loop leaves the interpreter to those who write, at most, before it computes again."""
+
+FEW_ROUTES = 200
+"""Up to so many, URLs are printed again after every change of a listener."""
 
 QUIET_TURNS = 3
 """Findings wait while up to so many turns follow each other at once: a missing certificate may be issued next."""
@@ -98,6 +102,8 @@ class Runtime:
         self._silent = 0
         self._noticed: frozenset[str] = frozenset()
         self._unannounced = False
+        self._announced: dict[PortKey, BoundPort] = {}
+        """The ports whose URLs were printed last."""
 
     def _proxy_event(self, event: ProxyEvent) -> None:
         self.event_sources.proxy_event(event, self.machine.pod_of(event.node))
@@ -278,8 +284,12 @@ class Runtime:
         self._settled = not (self.plane.pending or self._bell.is_set() or self._unwritten)
         if self._settled and self._unannounced:
             self._unannounced = False
-            for line in render_urls(graph):
-                self.say(line)
+            # Many routes are looked through where ports are new or moved, not whenever a listener changes.
+            ports = dict(graph.bound_ports.items())
+            if ports != self._announced or len(graph.routes) <= FEW_ROUTES:
+                self._announced = ports
+                for line in render_urls(graph):
+                    self.say(line)
 
     def _tell_news(self) -> None:
         for notice in self.workspace.notices:
