@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -24,6 +25,11 @@ METHOD = "DeltaAggregatedResources"
 
 INTRODUCTION = 1.0
 """Seconds a new stream has to name what its proxy runs, before anything is removed."""
+
+LONG_LOOK = 0.001
+"""Seconds. To look for what is to be sent takes time in proportion to what is left; after a look that took longer than
+this, requests have as much time to come in before the next one.
+"""
 
 FAREWELL = 1.0
 """Seconds that whoever handles a stream has for its end when the server stops."""
@@ -310,6 +316,7 @@ class Server:
     async def _write(self, connection: _Connection, context: Any) -> None:
         loop = asyncio.get_running_loop()
         until: dict[str, float] = {}
+        spent = 0.0
         while connection.failure is None and not connection.ended:
             now = loop.time()
             patience = {
@@ -322,8 +329,12 @@ class Server:
             except TimeoutError:
                 now = loop.time()
                 connection.stream.overtake([nonce for nonce, end in until.items() if end <= now])
+            if spent > LONG_LOOK:
+                await asyncio.sleep(spent)  # thousands of requests come one by one: not a look at everything for each
             connection.wake.clear()
+            looked = time.perf_counter()
             responses = connection.stream.take()
+            spent = time.perf_counter() - looked
             for response in responses:
                 self._count(response)
                 await context.write(encode_response(response))
