@@ -16,8 +16,10 @@ from propylon.envoy.udp_proxy import build_udp_proxy
 from propylon.graph.model import L4Route, PortKey
 
 _FILTER_CHAINS = listener_pb2.Listener.DESCRIPTOR.fields_by_name["filter_chains"].number
-_CHAIN_PATIENCE = 5.0
-"""Seconds. A filter chain that does not come must not keep the others of its port from serving."""
+_CHAIN_PATIENCE = 60.0
+"""Seconds. A filter chain that does not come must not keep the others of its port from serving for ever. Thousands take
+a while: a new proxy that gave up on some would turn away connections that its predecessor served.
+"""
 
 _BUFFER_LIMIT = 32 * 1024
 _SOL_SOCKET, _SO_KEEPALIVE = 1, 9

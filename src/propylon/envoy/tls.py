@@ -14,8 +14,8 @@ from propylon.graph.model import BackendTls, Cluster, ListenerTls, SecretKey
 
 HTTP_ALPN = ("h2", "http/1.1")
 _HANDSHAKE_TIMEOUT = 15.0
-_SECRET_PATIENCE = 5.0
-"""Seconds. A Secret that does not come must not keep the other listeners of its port from serving."""
+_SECRET_PATIENCE = 60.0
+"""Seconds. A Secret that does not come must not keep the other listeners of its port from serving for ever."""
 
 
 def build_downstream_socket(tls: ListenerTls, alpn: Sequence[str] = ()) -> Any:
