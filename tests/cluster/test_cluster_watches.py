@@ -76,7 +76,8 @@ def test_watches_are_cut_every_second(site: Site, wire: Wire, account: Account, 
         assert load.result.failures == []
         assert wire.cuts >= CUTS
         assert len(controller.lines(before)) <= 10, controller.lines(before)
-        assert controller.read_memory() <= memory + 20
+        # All connections are made anew at once, with buffers for TLS, before those that failed are collected.
+        assert controller.read_memory() <= memory + 40
         assert controller.open_files() <= files + 10
     lease = plane.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{LEASE_NAME}")
     assert lease["spec"]["leaseTransitions"] == 0
