@@ -37,7 +37,11 @@ def configuration(backend: int, *, port: int, tls_port: int, certificate: tuple[
                     "name": "backend",
                     "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [address]}]},
                     # Not a limit that anybody wants, but Envoy's 1,024 connections would be one here.
-                    "circuit_breakers": {"thresholds": [{"max_connections": 100_000, "max_pending_requests": 100_000}]},
+                    "circuit_breakers": {
+                        "thresholds": [
+                            {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
+                        ]
+                    },
                 }
             ],
         },
