@@ -149,7 +149,8 @@ def _bare(address: load.Address, path: str, collection: str) -> tuple[list[float
     writer, watcher = load.Api(address), load.Api(address)
     try:
         before = json.loads(writer.send("GET", path))
-        version = before["metadata"]["resourceVersion"]
+        # From now on, not from the route's own version: others were made after it, and their events would wait unseen.
+        version = json.loads(writer.send("GET", f"{collection}?limit=1"))["metadata"]["resourceVersion"]
         events = watcher.stream(f"{collection}?watch=1&resourceVersion={version}&timeoutSeconds=600")
         patches, arrivals = [], []
         for number in range(REPEATS):
