@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -316,7 +315,7 @@ class Server:
     async def _write(self, connection: _Connection, context: Any) -> None:
         loop = asyncio.get_running_loop()
         until: dict[str, float] = {}
-        spent = 0.0
+        rests_until = 0.0
         while connection.failure is None and not connection.ended:
             now = loop.time()
             patience = {
@@ -329,12 +328,13 @@ class Server:
             except TimeoutError:
                 now = loop.time()
                 connection.stream.overtake([nonce for nonce, end in until.items() if end <= now])
-            if spent > LONG_LOOK:
-                await asyncio.sleep(spent)  # thousands of requests come one by one: not a look at everything for each
+            if (rest := rests_until - loop.time()) > 0:
+                await asyncio.sleep(rest)  # thousands of requests come one by one: not a look at everything for each
             connection.wake.clear()
-            looked = time.perf_counter()
+            began = loop.time()
             responses = connection.stream.take()
-            spent = time.perf_counter() - looked
+            ended = loop.time()
+            rests_until = 2 * ended - began if ended - began > LONG_LOOK else 0.0
             for response in responses:
                 self._count(response)
                 await context.write(encode_response(response))
