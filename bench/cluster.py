@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from bench import load, worlds
 from bench.apis import GROUP, Kubernetes
-from bench.propagation import HOST, PORT, effects, floor_times
+from bench.propagation import PORT, effects, effects_under_load, floor_times
 from bench.record import Figure, Goal, figure, percentile
 from bench.subject import BenchError, Commanded, until
-from bench.traffic import Wrk
 
 GATEWAY = f"{worlds.NAMESPACE}/gw"
 KINDS = ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants", "backendtlspolicies")
@@ -101,7 +100,7 @@ def cluster_propagation(sizes: Sequence[int]) -> Iterable[Figure]:
                     yield figure(
                         "P1C", size, "cluster watch, p50: against the smallest size", against, "x", goal=Goal(2)
                     )
-                    yield from _under_load(subject, size, change)
+                    yield from effects_under_load("P1C", "cluster watch", size, change, subject.idle)
 
 
 def _figures(size: int, times: list[float], flat: float, bare: float) -> Iterator[Figure]:
@@ -110,19 +109,6 @@ def _figures(size: int, times: list[float], flat: float, bare: float) -> Iterato
     yield figure("P1C", size, "cluster watch, p50", times, "ms", floor=flat, goal=goal)
     yield figure("P1C", size, "cluster watch, p99", [percentile(times, 0.99)], "ms")
     yield figure("P1C", size, "cluster watch, p50: beyond what a bare watcher has", beyond, "ms", floor=flat)
-
-
-def _under_load(subject: ClusterSubject, size: int, change: Callable[[str], None]) -> Iterator[Figure]:
-    wrk = Wrk(f"http://{HOST}:{PORT}/tag", worlds.hostname_of(0), 4)
-    wrk.start()
-    try:
-        times = effects(PORT, size, change, subject.idle, "l")
-        totals = wrk.stop()
-    finally:
-        wrk.abandon()
-    yield figure("P1C", size, "cluster watch under load, p50", times, "ms")
-    yield figure("P1C", size, "under load: failed requests", [totals.failed], "requests", goal=Goal(0))
-    yield figure("P1C", size, "under load: requests", [totals.requests], "requests")
 
 
 @contextmanager

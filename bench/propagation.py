@@ -1,10 +1,12 @@
 """How long it takes until a request sees a change."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bench import worlds
+from bench.record import Figure, Goal, figure, percentile
 from bench.subject import BenchError, Client, Commanded, FloorProcess, until
+from bench.traffic import Wrk
 
 HOST, PORT, FLOOR_PORT = "127.0.0.1", 18080, 18081
 REPEATS = 25
@@ -49,3 +51,20 @@ def effects(
             times.append((time.perf_counter() - began) * 1000)
             between()
     return times
+
+
+def effects_under_load(
+    scenario: str, what: str, size: int, change: Callable[[str], object], between: Callable[[], object]
+) -> Iterator[Figure]:
+    """The same as figures, while four connections ask for the first hostname; none of their requests may fail."""
+    load = Wrk(f"http://{HOST}:{PORT}/tag", worlds.hostname_of(0), 4)
+    load.start()
+    try:
+        times = effects(PORT, size, change, between, "l")
+        totals = load.stop()
+    finally:
+        load.abandon()
+    yield figure(scenario, size, f"{what} under load, p50", times, "ms")
+    yield figure(scenario, size, f"{what} under load, p99", [percentile(times, 0.99)], "ms")
+    yield figure(scenario, size, "under load: failed requests", [totals.failed], "requests", goal=Goal(0))
+    yield figure(scenario, size, "under load: requests", [totals.requests], "requests")

@@ -19,11 +19,10 @@ from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
 from bench.peer_propagation import beside_a_peer
-from bench.propagation import FLOOR_PORT, HOST, PORT, effects, floor_times, serving
+from bench.propagation import FLOOR_PORT, HOST, PORT, effects, effects_under_load, floor_times, serving
 from bench.record import DESCENDING, Figure, Goal, figure, percentile
 from bench.subject import BenchError, FloorProcess, Subject
 from bench.throughput import throughput
-from bench.traffic import Wrk
 from bench.zero_drop import zero_drop
 
 GATEWAY = f"{worlds.NAMESPACE}/gw"
@@ -71,17 +70,7 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             least = least or statistics.median(times)
             against = [statistics.median(times) / least]
             yield figure("P1", size, "store write, p50: against the smallest size", against, "x", goal=Goal(2))
-            load = Wrk(f"http://{HOST}:{PORT}/tag", worlds.hostname_of(0), 4)
-            load.start()
-            try:
-                times = effects(PORT, size, write, subject.idle, "l")
-                totals = load.stop()
-            finally:
-                load.abandon()
-            yield figure("P1", size, "store write under load, p50", times, "ms")
-            yield figure("P1", size, "store write under load, p99", [percentile(times, 0.99)], "ms")
-            yield figure("P1", size, "under load: failed requests", [totals.failed], "requests", goal=Goal(0))
-            yield figure("P1", size, "under load: requests", [totals.requests], "requests")
+            yield from effects_under_load("P1", "store write", size, write, subject.idle)
 
 
 def paths(sizes: Sequence[int]) -> Iterable[Figure]:
