@@ -36,6 +36,9 @@ def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Env
     out = cluster_pb2.Cluster()
     out.CopyFrom(_template(cluster.key.protocol, settings))
     out.name = names.cluster(cluster.key)
+    if cluster.key.protocol in {"HTTP", "HTTP2"}:
+        # A backend and its twin for gRPC calls are one thing to whoever reads stats, and Envoy makes them once.
+        out.alt_stat_name = names.cluster_load_assignment(backend.key)
     if backend.discovery == "DNS" or endpoints:
         _discover_by_dns(out, endpoints or (Endpoint(backend.dns_name, backend.key.port),))
     else:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -46,6 +47,19 @@ def test_the_bootstrap_is_deterministic_and_follows_the_settings() -> None:
     assert bootstrap() == bootstrap()
     assert '"max_heap_size_bytes": 123' in json.dumps(bootstrap(ProxySettings(max_heap_bytes=123)))
     assert '"max_active_downstream_connections": 7' in json.dumps(bootstrap(ProxySettings(max_connections=7)))
+
+
+def test_only_stats_of_clusters_that_cannot_change_are_left_out() -> None:
+    stats = bootstrap()["stats_config"]
+    assert isinstance(stats, dict)
+    [pattern] = stats["stats_matcher"]["exclusion_list"]["patterns"]
+    cluster = "cluster.Service/shop/update_cart.x/80."
+    mute = ["circuit_breakers.high.rq_open", "lb_zone_routing_sampled", "version", "update_attempt", "version_text"]
+    told = ["membership_healthy", "upstream_cx_active", "upstream_rq_2xx", "upstream_rq_retry", "ssl.versions.TLSv1.3"]
+    assert all(re.fullmatch(pattern["safe_regex"]["regex"], cluster + name) for name in mute)
+    others = ["server.version", "cluster_manager.cds.update_success", "listener_manager.lds.version"]
+    for name in (*(cluster + name for name in told), *others):
+        assert not re.fullmatch(pattern["safe_regex"]["regex"], name), name
 
 
 def test_extra_resources_are_added_to_ours() -> None:
