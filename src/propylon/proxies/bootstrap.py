@@ -30,7 +30,7 @@ _MUTE_STATS = (
 )
 """Stats that every cluster has from its first moment and that can say one thing only: limits that are not set, load
 balancing by zone or subset that is not done, subscriptions that the control plane knows of itself. They are 41 of 46;
-with them the clusters of 10,000 Services take 7 s of Envoy's CPU instead of 5, and 860 MiB instead of 680."""
+with them, the clusters of 10,000 Services take Envoy a third more CPU to make, and an eighth more memory."""
 
 
 def build_bootstrap(node: str, *, xds_socket: Path, admin_socket: Path, settings: ProxySettings) -> bytes:
