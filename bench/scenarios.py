@@ -41,6 +41,8 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
         plain, flat = (statistics.median(floors[form]) for form in ("rds", "scoped"))
         yield figure("P1", size, "floor: one RouteConfiguration, p50", floors["rds"], "ms")
         yield figure("P1", size, "floor: scoped, p50", floors["scoped"], "ms", floor=plain)
+        hot = floor_times("scoped", size, 0)
+        yield figure("P1", size, "floor: scoped, one change right after the other, p50", hot, "ms", floor=plain)
         with _manifests(size) as directory, Subject(manifests=directory) as subject:
             subject.ready(GATEWAY, seconds=600)
             changed = directory / "changed.yaml"

@@ -3,7 +3,7 @@
 Store and proxies are plugged in around it (`local` without a cluster), so that both run the same code.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,6 +37,25 @@ class Outcome(NamedTuple):
     failures: tuple[tuple[str, Any, Exception], ...]
     explanation: str
     """What was recomputed and why, if the engine traces."""
+
+
+def merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """What several batches changed, one after the other, as if it had been one."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    resources: dict[Node, dict[ResourceName, bytes | None]] = {}
+    for outcome in outcomes:
+        for node, changes in outcome.resources.items():
+            resources.setdefault(node, {}).update(changes)
+    return Outcome(
+        resources=resources,
+        statuses={ref: status for outcome in outcomes for ref, status in outcome.statuses.items()},
+        findings={key: findings for outcome in outcomes for key, findings in outcome.findings.items()},
+        gateways=frozenset[api.ObjectKey]().union(*(outcome.gateways for outcome in outcomes)),
+        unserved_changed=any(outcome.unserved_changed for outcome in outcomes),
+        failures=tuple(failure for outcome in outcomes for failure in outcome.failures),
+        explanation="\n".join(outcome.explanation for outcome in outcomes if outcome.explanation),
+    )
 
 
 class Controller:

@@ -231,6 +231,10 @@ class Server:
             del restless[number]  # and it stays settled until it is touched
         return bool(self._connections.get(node))
 
+    def is_awaited(self, node: str) -> bool:
+        """Whether a proxy of the node is there that something is left to be sent to, or to be answered by."""
+        return node in self._connections and not self.settled(node)
+
     def state(self, node: str) -> tuple[StreamState, ...]:
         """Return what each stream of a node subscribed to, was sent, acknowledged and refused."""
         return tuple(_state_of(connection) for connection in self._connections.get(node, {}).values())
