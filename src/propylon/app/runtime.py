@@ -101,6 +101,7 @@ class Runtime:
         self._stopping = asyncio.Event()
         self._others_wrote = False
         self._unwritten = StatusQueue()
+        self._writing_statuses = False
         self._store_retry_at: float | None = None
         self._settled = False
         self._silent = 0
@@ -140,8 +141,11 @@ class Runtime:
             loop.call_soon_threadsafe(self._bell.set)
 
         def written() -> None:
-            self._others_wrote = self._others_wrote or threading.get_ident() != own
-            ring()
+            if threading.get_ident() != own:
+                self._others_wrote = True
+                ring()
+            elif not self._writing_statuses:
+                self._bell.set()
 
         hold_collection()
         unsubscribe = self.workspace.store.subscribe(written)
@@ -276,10 +280,11 @@ class Runtime:
         try:
             if refs:
                 now = utc_now()
+                self._writing_statuses = True
                 with self.workspace.store.transaction():
                     written = [self._write_status(ref, now) for ref in refs]
-                for version in written:
-                    self.workspace.note_written(version)
+                if not self.workspace.note_written([version for version in written if version]):
+                    self._bell.set()
         except StoreUnavailable as error:
             self._store_failed(error)
         else:
@@ -287,6 +292,8 @@ class Runtime:
             self.workspace.problems.set_others("store", self.workspace.store_problems)
             if self._unwritten:
                 self._bell.set()
+        finally:
+            self._writing_statuses = False
 
     def _write_status(self, ref: api.ObjectRef, now: str) -> int:
         """Write one status; the resourceVersion that this made, 0 if there was nothing to write."""

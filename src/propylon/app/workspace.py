@@ -1,7 +1,7 @@
 """The half of the process that needs no proxy: store, files, addresses, development certificates."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,16 @@ class Workspace:
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
-    def note_written(self, resource_version: int) -> None:
-        """Say that this version of an object is one that we made by writing its status: it brings nothing new."""
-        self._own_versions.add(resource_version)
+    def note_written(self, versions: Sequence[int]) -> bool:
+        """Say that these versions of objects are ones that we made by writing their status: they bring nothing new.
+
+        Returns whether there is nothing else that is new either.
+        """
+        if self._version is not None and self.store.resource_version == self._version + len(versions):
+            self._version += len(versions)  # each change takes one: these are all that there are
+            return True
+        self._own_versions.update(versions)
+        return False
 
     def _take_changes(self) -> None:
         if self._version is not None:

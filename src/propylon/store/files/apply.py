@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
@@ -18,8 +19,8 @@ import msgspec
 from propylon.api.meta import ObjectRef
 from propylon.store.errors import Invalid, NotFound, StoreError, StoreUnavailable
 from propylon.store.files.problems import FileProblem, Severity
-from propylon.store.files.source import FileObject, FileSource, Loaded
-from propylon.store.files.watch import Watcher
+from propylon.store.files.source import FileObject, FileSource, Loaded, is_temporary
+from propylon.store.files.watch import BURST_MILLISECONDS, Watcher
 from propylon.store.protocol import Applied, AppliedDocument, Outcome, Store
 
 MANAGER = "files"
@@ -36,6 +37,11 @@ RETRY_SECONDS = 0.5
 PRUNE_SECONDS = 0.2
 """How long an object must be missing before it is pruned: editors remove or empty a file for a moment while they save
 it."""
+
+
+QUICK_FILES = 8
+QUICK_BYTES = 64 * 1024
+"""So many files of so many bytes together are read without changing the thread: some 2 ms."""
 
 
 class Action(StrEnum):
@@ -108,7 +114,7 @@ class FilesController:
     """Applies a source to a store, once (`sync`) or for as long as `run` runs.
 
     `on_change` hears of every written object, `on_problems` of all problems whenever they differ from those before;
-    both in the thread that does the pass, which under `run` is not the event loop's.
+    both in the thread that does the pass, which under `run` is the event loop's only where little changed.
     """
 
     def __init__(
@@ -135,7 +141,10 @@ class FilesController:
     def sync(self, told: Collection[str] | None = None) -> Outcomes:
         """One pass: load, apply, prune. Raises nothing for broken manifests or an unavailable store: these are
         problems. `told`: all paths that changed since the pass before, if that is known."""
-        loaded = self._source.load(told)
+        return self._follow(self._source.load(told))
+
+    def _follow(self, loaded: Loaded) -> Outcomes:
+        """Have the store say what the manifests say."""
         self._watched = loaded.watched
         problems = list(loaded.problems)
         changes: list[FileChange] = []
@@ -170,7 +179,7 @@ class FilesController:
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass, each as soon as something changed, until `stop` is set."""
         woken = asyncio.Event()
-        watcher = Watcher(woken.set)
+        watcher = Watcher(woken.set, is_temporary)
         stopped = asyncio.ensure_future(stop.wait())
         stopped.add_done_callback(lambda _: woken.set())
         told: frozenset[str] | None = None
@@ -178,7 +187,7 @@ class FilesController:
         try:
             while not stop.is_set():
                 woken.clear()
-                outcomes = await asyncio.to_thread(self.sync, told)
+                outcomes = await self._pass(told, watcher)
                 self.first_pass.set()
                 # A pass over what was told alone finds the same set: those over everything look at directories anew.
                 if watched is not self._watched:
@@ -190,11 +199,40 @@ class FilesController:
                 seconds = idle if outcomes.settled else self._seconds_to_retry()
                 told = None
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), seconds)
+                    async with asyncio.timeout(seconds):
+                        await woken.wait()
                     told = watcher.take() or None
         finally:
             watcher.close()
             stopped.cancel()
+
+    async def _pass(self, told: frozenset[str] | None, watcher: Watcher) -> Outcomes:
+        """One pass, here and at once if it is about a few small files, else in a thread. What is written at about the
+        same time is taken in together: files may need each other."""
+        quickly = self._load_quickly(told) if told is not None and self._in_step else None
+        end = time.monotonic() + BURST_MILLISECONDS / 1000
+        while told is not None and (seconds := watcher.quiet_in()) > 0 and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(seconds)
+        if told is not None and (more := watcher.take()):
+            told |= more
+            again = self._load_quickly(more) if quickly is not None else None
+            if quickly is not None:
+                self._in_step &= again is not None  # what the first look found changed is not told by another one
+            quickly = _both(quickly, again)
+        if quickly is not None:
+            return self._follow(quickly)
+        return await asyncio.to_thread(self.sync, told)
+
+    def _load_quickly(self, told: Collection[str]) -> Loaded | None:
+        """What the manifests say now, if that takes no more than reading a few small files."""
+        if len(told) > QUICK_FILES:
+            return None
+        try:
+            if sum(os.stat(path).st_size for path in told) > QUICK_BYTES:  # noqa: PTH116
+                return None
+        except OSError:
+            return None
+        return self._source.load_again(told)
 
     def _seconds_to_retry(self) -> float:
         if not self._missing_since:
@@ -253,6 +291,14 @@ class FilesController:
                 pass
             self._missing_since.pop(ref, None)
             changes.append(FileChange(action, ref, self._applied.pop(ref).source))
+
+
+def _both(first: Loaded | None, then: Loaded | None) -> Loaded | None:
+    """What was loaded last, with all that changed since before the first of two loads; None if it has to be looked at
+    everything."""
+    if first is None or then is None or first.changed is None or then.changed is None:
+        return None
+    return msgspec.structs.replace(then, changed=first.changed | then.changed)
 
 
 def _refusal(item: FileObject, result: Applied) -> FileProblem:

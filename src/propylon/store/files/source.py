@@ -107,7 +107,7 @@ class FileSource:
         `told`: paths of all that changed since the load before, if that is known; the rest is not looked at then,
         unless it has to be.
         """
-        if told is not None and (again := self._load_again(told)) is not None:
+        if told is not None and (again := self.load_again(told)) is not None:
             return again
         self._steady = None
         run = _Run(self, self._reader)
@@ -118,8 +118,9 @@ class FileSource:
             self._steady = _Steady(loaded, run.files)
         return loaded
 
-    def _load_again(self, told: Collection[str]) -> Loaded | None:
-        """The last load with what these files say now; None if it takes more than reading them."""
+    def load_again(self, told: Collection[str]) -> Loaded | None:
+        """The last load with what these files say now; None if it takes more than reading them, and then nothing
+        changed here: `load` does it."""
         steady, merged = self._steady, self._merged
         paths = {os.path.normpath(path) for path in told if not is_temporary(os.path.basename(path))}  # noqa: PTH119
         if steady is None or merged is None or not paths <= steady.files.keys():
