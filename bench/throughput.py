@@ -1,31 +1,37 @@
-"""P3: requests/s, p99 and CPU time a request through a typical Gateway, beside a hand-written Envoy and a peer.
+"""P3: requests/s, p99 and what a request costs through a typical Gateway, beside a hand-written Envoy and a peer.
 
-Both proxy to the same nginx, with one Envoy worker each, in turns: what disturbs one round disturbs its neighbour. The
-proxy's own CPU time a request says the same as requests/s where the worker is what is busy, and is hardly disturbed by
-others on the machine.
+All proxy to the same nginx, with one Envoy worker each. Rounds of one proxy differ by 30 % on a machine that others
+use, so there are many short ones, in turns (A B C C B A), and each is compared with its neighbours of the same turn:
+the figure is the median of these ratios, with its interval beside it. What a request costs is measured a second time
+as counts, which nothing disturbs (`instructions`).
 """
 
 import base64
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import worlds
 from bench.envoy_gateway import OWN_GROUP, EnvoyGateway, version
 from bench.envoy_gateway import backend as peer_backend
+from bench.instructions import Requests, counted_envoy, instructions, requests, system_calls
 from bench.machine import cpu_seconds
 from bench.plain_envoy import PlainEnvoy, configuration
 from bench.record import DESCENDING, Figure, Goal, figure
 from bench.subject import BenchError, Subject, until
-from bench.traffic import HOST, Backend, Totals, certificate, h2load, listens, wrk
+from bench.traffic import HOST, Backend, Totals, certificate, free_ports, h2load, listens, wrk
 
-PORT, TLS_PORT, PLAIN_PORT, PLAIN_TLS_PORT, PEER_PORT, PEER_TLS_PORT = 18080, 18443, 18081, 18444, 18082, 18445
 HOSTNAME = "shop.example.com"
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-ROUNDS, SECONDS = 7, 2
+ROUNDS, SECONDS = 30, 1
+COUNTED_CONNECTIONS, STREAMS = 16, 10
+HAND_WRITTEN = Goal(0.97, DESCENDING, of_floor=True)
+PEER = Goal(1.1, DESCENDING, of_floor=True)
+DEFAULTS = "with the access log of its defaults, "
 
 
 class Proxy(NamedTuple):
@@ -54,40 +60,82 @@ LOADS: dict[str, Load] = {
 }
 
 
-def throughput(sizes: Sequence[int]) -> Iterable[Figure]:
-    """P3: propylon beside a hand-written Envoy and Envoy Gateway, at so many connections."""
-    with tempfile.TemporaryDirectory(prefix="pk") as directory, Backend("web") as backend, ExitStack() as stack:
-        pair = certificate(Path(directory), [f"*.{worlds.DOMAIN}"])
-        ours = stack.enter_context(gateway(backend, pair))
-        plain = configuration(backend.ports["web"], port=PLAIN_PORT, tls_port=PLAIN_TLS_PORT, certificate=pair)
-        envoy = stack.enter_context(PlainEnvoy(plain, PLAIN_PORT))
-        others = {"": Proxy(PLAIN_PORT, PLAIN_TLS_PORT, envoy.pid)}
+class Proxies:
+    """All that are compared, before the same nginx: propylon, a hand-written configuration, and Envoy Gateway."""
+
+    def __init__(self, program_of_envoy: Path | None = None) -> None:
+        """`program_of_envoy` is run in place of Envoy."""
+        self._stack = ExitStack()
+        self._program = program_of_envoy
+
+    def __enter__(self) -> "Proxies":
+        with ExitStack() as stack:
+            self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pk")))
+            self._backend = stack.enter_context(Backend("web"))
+            self._pair = certificate(self._directory, [f"*.{worlds.DOMAIN}"])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def plain(self) -> Proxy:
+        """An Envoy with a configuration that somebody wrote by hand."""
+        port, tls_port = free_ports(2)
+        document = configuration(self._backend.ports["web"], port=port, tls_port=tls_port, certificate=self._pair)
+        envoy = self._stack.enter_context(PlainEnvoy(document, port, self._program))
+        return Proxy(port, tls_port, envoy.pid)
+
+    def ours(self, *, access_log: bool = False) -> Proxy:
+        """A propylon with a typical Gateway."""
+        return self._stack.enter_context(gateway(self._backend, self._pair, access_log, self._program))
+
+    def peer(self, *, access_log: bool = False) -> Proxy | None:
+        """Envoy Gateway with the same Gateway; None where there is none, which is said."""
         try:
-            others[f" (floor: Envoy Gateway {version()})"] = stack.enter_context(peer(backend, pair))
+            return self._stack.enter_context(peer(self._backend, self._pair, access_log, self._program))
         except BenchError as error:
             print(f"P3: without Envoy Gateway: {error}", flush=True)
+            return None
+
+
+def throughput(sizes: Sequence[int]) -> Iterable[Figure]:
+    """P3: propylon beside a hand-written Envoy and Envoy Gateway, at so many connections; counts of a request first."""
+    yield from _counted()
+    peers = f"(floor: Envoy Gateway {version()})"
+    with Proxies() as proxies:
+        ours, others = proxies.ours(), {"": (proxies.plain(), HAND_WRITTEN)}
+        if found := proxies.peer():
+            others[f" {peers}"] = found, PEER
         for size in sizes:
             for name, load in LOADS.items():
                 yield from _compared(size, name, load, ours, others)
+    with Proxies() as proxies:
+        if found := proxies.peer(access_log=True):
+            ours = proxies.ours(access_log=True)
+            for size in sizes:
+                for name, load in LOADS.items():
+                    yield from _compared(size, f"{DEFAULTS}{name}", load, ours, {f" {peers}": (found, PEER)})
 
 
 @contextmanager
-def peer(backend: Backend, pair: tuple[str, str]) -> Iterator[Proxy]:
-    """Envoy Gateway with the same Gateway, its access log off like ours."""
-    documents = [found for found in world(backend, pair) if found["kind"] not in _NOT_FOR_PEERS]
+def peer(
+    backend: Backend, pair: tuple[str, str], access_log: bool = False, program: Path | None = None
+) -> Iterator[Proxy]:
+    """Envoy Gateway with the same Gateway."""
+    ports = free_ports(2)
+    documents = [found for found in world(backend, pair, *ports) if found["kind"] not in _NOT_FOR_PEERS]
     for document in documents:
         document["metadata"]["namespace"] = worlds.NAMESPACE
         if document["kind"] == "Gateway":
             del document["spec"]["addresses"]
-            for listener, port in zip(document["spec"]["listeners"], (PEER_PORT, PEER_TLS_PORT), strict=True):
-                listener["port"] = port
         for rule in document["spec"]["rules"] if document["kind"] == "HTTPRoute" else ():
             rule["backendRefs"] = [{"group": OWN_GROUP, "kind": "Backend", "name": "web"}]
     documents.append(peer_backend("web", backend.ports["web"], worlds.NAMESPACE))
-    with EnvoyGateway(documents) as running:
+    with EnvoyGateway(documents, access_log=access_log, program_of_envoy=program) as running:
         pid = running.proxy_pid()
-        until(lambda: _answers(PEER_PORT), "Envoy Gateway answers", 60, 0.1)
-        yield Proxy(PEER_PORT, PEER_TLS_PORT, pid)
+        until(lambda: _answers(ports[0]), "Envoy Gateway answers", 120, 0.1)
+        yield Proxy(*ports, pid)
 
 
 _NOT_FOR_PEERS = {"GatewayClass", "Namespace", "Service", "EndpointSlice"}
@@ -98,18 +146,21 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def gateway(backend: Backend, pair: tuple[str, str]) -> Iterator[Proxy]:
+def gateway(
+    backend: Backend, pair: tuple[str, str], access_log: bool = False, program: Path | None = None
+) -> Iterator[Proxy]:
     """A propylon with a typical Gateway: HTTP and HTTPS, some hostnames with some rules each, one backend."""
-    with Subject(world(backend, pair)) as subject:
+    ports = free_ports(2)
+    with Subject(world(backend, pair, *ports), access_log=access_log, program_of_envoy=program) as subject:
         subject.ready(GATEWAY)
-        yield Proxy(PORT, TLS_PORT, subject.proxy_pid())
+        yield Proxy(*ports, subject.proxy_pid())
 
 
-def world(backend: Backend, pair: tuple[str, str]) -> list[dict[str, Any]]:
+def world(backend: Backend, pair: tuple[str, str], port: int, tls_port: int) -> list[dict[str, Any]]:
     """Its objects."""
-    documents = worlds.base(port=PORT)
+    documents = worlds.base(port=port)
     documents[-1]["spec"]["listeners"].append(
-        {"name": "https", "protocol": "HTTPS", "port": TLS_PORT, "tls": {"certificateRefs": [{"name": "tls"}]}}
+        {"name": "https", "protocol": "HTTPS", "port": tls_port, "tls": {"certificateRefs": [{"name": "tls"}]}}
     )
     data = {
         name: base64.b64encode(text.encode()).decode() for name, text in zip(("tls.crt", "tls.key"), pair, strict=True)
@@ -133,9 +184,14 @@ def world(backend: Backend, pair: tuple[str, str]) -> list[dict[str, Any]]:
     return documents
 
 
-def _compared(size: int, name: str, load: Load, ours: Proxy, others: dict[str, Proxy]) -> Iterable[Figure]:
+# -- in seconds ---
+
+
+def _compared(
+    size: int, name: str, load: Load, ours: Proxy, others: Mapping[str, tuple[Proxy, Goal]]
+) -> Iterable[Figure]:
     """All in turns; ours beside each of the others."""
-    proxies = [ours, *others.values()]
+    proxies = [ours, *(other for other, _ in others.values())]
     for proxy in proxies:
         load(proxy, size, 1)
     rounds: dict[Proxy, list[Round]] = {proxy: [] for proxy in proxies}
@@ -146,15 +202,18 @@ def _compared(size: int, name: str, load: Load, ours: Proxy, others: dict[str, P
     def column(proxy: Proxy, field: str) -> list[float]:
         return [getattr(found, field) for found in rounds[proxy]]
 
-    for label, other in others.items():
-        goal = Goal(1.1 if label else 0.97, DESCENDING, of_floor=True)
+    for label, (other, goal) in others.items():
+        # As many requests in as much time, or as little time for as many requests.
+        inverse = Goal(round(1 / goal.bound, 2), of_floor=True)
         for field, what, unit, judged in (
             ("rate", "requests/s", "requests/s", goal),
-            ("p99", "p99", "ms", None),
+            ("p99", "p99", "ms", inverse),
             ("cpu", "CPU of Envoy a request", "us", None),
         ):
-            floor = statistics.median(column(other, field))
-            yield figure("P3", size, f"{name}: {what}{label}", column(ours, field), unit, floor=floor, goal=judged)
+            values, floors = column(ours, field), column(other, field)
+            ratios = [value / floor for value, floor in zip(values, floors, strict=True) if floor]
+            floor = statistics.median(floors)
+            yield figure("P3", size, f"{name}: {what}{label}", values, unit, floor=floor, ratios=ratios, goal=judged)
 
 
 def _round(proxy: Proxy, load: Load, connections: int) -> Round:
@@ -164,3 +223,59 @@ def _round(proxy: Proxy, load: Load, connections: int) -> Round:
     if totals.failed or not totals.requests:
         raise BenchError(f"{totals.requests} requests, of which failed: {totals.failures}")
     return Round(totals.rate, totals.p99, used / totals.requests * 1e6)
+
+
+# -- as counts ---
+
+Count = Callable[[int, Requests], float]
+"""Of an Envoy's process id and of what sends it requests: something a request."""
+STARTS: dict[str, Callable[[Proxies], Proxy | None]] = {
+    "plain": lambda proxies: proxies.plain(),
+    "ours": lambda proxies: proxies.ours(),
+    "peer": lambda proxies: proxies.peer(),
+    "ours, logging": lambda proxies: proxies.ours(access_log=True),
+    "peer, logging": lambda proxies: proxies.peer(access_log=True),
+}
+
+
+def _counted() -> Iterable[Figure]:
+    """What a request costs, by protocol, without and with the access log that each has by default."""
+    executed, called = _counts("instructions"), _counts("system calls")
+    label = f" (floor: Envoy Gateway {version()})"
+    pairs = (
+        ("", "", "ours", "plain", HAND_WRITTEN),
+        ("", label, "ours", "peer", PEER),
+        (DEFAULTS, label, "ours, logging", "peer, logging", PEER),
+    )
+    for what, counts in (("instructions", executed), ("system calls", called)):
+        for prefix, suffix, one, other, goal in pairs:
+            judged = Goal(round(1 / goal.bound, 2), of_floor=True) if what == "instructions" else None
+            for protocol in LOADS if other in counts else ():
+                name = f"{prefix}{protocol}: {what} of Envoy a request{suffix}"
+                value, floor = counts[one][protocol], counts[other][protocol]
+                yield figure("P3", COUNTED_CONNECTIONS, name, [value], "", floor=floor, goal=judged)
+
+
+def _counts(what: str) -> dict[str, dict[str, float]]:
+    """Of every proxy that there is, one after the other: by protocol."""
+    found: dict[str, dict[str, float]] = {}
+    for name, start in STARTS.items():
+        with tempfile.TemporaryDirectory(prefix="pc") as place, ExitStack() as stack:
+            directory = Path(place)
+            count: Count = lambda pid, send: sum(system_calls(pid, send).values())  # noqa: E731 - one of two
+            if what == "instructions":
+                count = partial(instructions, directory)
+            program = counted_envoy(directory) if what == "instructions" else None
+            proxy = start(stack.enter_context(Proxies(program)))
+            if proxy is not None:
+                found[name] = {protocol: count(proxy.pid, send) for protocol, send in _sends(proxy).items()}
+    return found
+
+
+def _sends(proxy: Proxy) -> dict[str, Requests]:
+    secure, number = f"https://{HOSTNAME}/", COUNTED_CONNECTIONS
+    return {
+        "HTTP/1.1": requests(f"http://{HOSTNAME}/", proxy.port, number, 1, "--h1"),
+        "HTTPS": requests(secure, proxy.tls_port, number, 1, "--h1"),
+        "h2": requests(secure, proxy.tls_port, number, STREAMS),
+    }

@@ -1,5 +1,6 @@
 """Load and what answers it: Debian's `wrk`, `h2load` (nghttp2-client) and `nginx`, each bounded and read exactly."""
 
+import itertools
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -153,6 +156,67 @@ class Wrk:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+class Visits:
+    """A client in the background that names whom it wants in its handshake, which wrk cannot: HTTPS to a port of this
+    machine, for each of these hosts in turn a new connection and some requests on it."""
+
+    REQUESTS = 5
+
+    def __init__(self, port: int, hosts: Sequence[str]) -> None:
+        self._port, self._hosts = port, hosts
+        self._context = ssl.create_default_context()
+        self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._requests = 0
+        self._failures: dict[str, int] = {}
+        self._began = self._ended = 0.0
+
+    def start(self) -> None:
+        """Begin."""
+        self._began = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> Totals:
+        """End it; what it counted."""
+        self.abandon()
+        return Totals(self._requests, self._ended - self._began, 0.0, self._failures)
+
+    def abandon(self) -> None:
+        """End it."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(60)
+        self._ended = self._ended or time.monotonic()
+
+    def _run(self) -> None:
+        for host in itertools.cycle(self._hosts):
+            if self._stop.is_set():
+                return
+            try:
+                self._visit(host)
+            except OSError as error:
+                what = f"{host}: {type(error).__name__}: {error}"
+                self._failures[what] = self._failures.get(what, 0) + 1
+
+    def _visit(self, host: str) -> None:
+        with (
+            socket.create_connection((HOST, self._port), timeout=20) as plain,
+            self._context.wrap_socket(plain, server_hostname=host) as secure,
+            secure.makefile("rb") as answers,
+        ):
+            for _ in range(self.REQUESTS):
+                secure.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                self._requests += 1
+                head = list(iter(answers.readline, b"\r\n")) if (first := answers.readline()) else []
+                if not first.startswith(b"HTTP/1.1 200"):
+                    raise ConnectionError(f"answered with {first!r}")
+                fields = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in head)}
+                answers.read(int(fields[b"content-length"]))
+                if fields.get(b"connection", b"").lower() == b"close":
+                    return
 
 
 def wrk(url: str, host: str, connections: int, seconds: int) -> Totals:

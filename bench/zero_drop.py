@@ -1,4 +1,8 @@
-"""P4: failed requests while everything that can change does, under load of HTTP, HTTPS and new connections."""
+"""P4: failed requests while everything that can change does, under load of HTTP, HTTPS and new connections.
+
+Once on a small Gateway, and once on one whose hostnames are scopes and whose HTTPS listeners are discovered: there
+changes travel another way.
+"""
 
 import base64
 import itertools
@@ -7,26 +11,44 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import worlds
 from bench.record import Figure, Goal, figure
 from bench.subject import BenchError, Subject, until
-from bench.traffic import HOST, Backend, Totals, Wrk, certificate, serial_shown
+from bench.traffic import HOST, Backend, Totals, Visits, Wrk, certificate, serial_shown
 
 PORT, TLS_PORT = 18080, 18443
 HOSTNAME = "shop.example.com"
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-UNRELATED = 100
-OTHER_ROUTES = 50
+UNRELATED = 1000
+
+
+class World(NamedTuple):
+    """How much there is beside the shop: routes with a hostname each, and ListenerSets with an HTTPS listener each, to
+    which the first of these routes are attached too."""
+
+    routes: int
+    listener_sets: int
+
+    def route(self, number: int, backend: str, tag: str = "") -> dict[str, Any]:
+        document = worlds.route(f"r{number}", worlds.hostname_of(number), backend, tag=tag)
+        if number < self.listener_sets:
+            own = {"group": worlds.GROUP, "kind": "ListenerSet", "name": f"ls{number}"}
+            document["spec"]["parentRefs"].append(own)
+        return document
+
+
+SMALL, LARGE = World(50, 0), World(2000, 500)
 
 
 class Shop(Subject):
     """A propylon with one shop of two backends, whose process can be killed."""
 
-    def __init__(self, backend: Backend, directory: Path) -> None:
+    def __init__(self, backend: Backend, directory: Path, size: World = SMALL) -> None:
         self.directory_of_keys = directory
         self.backend = backend
+        self.size = size
         super().__init__(self._world())
 
     def kill(self) -> None:
@@ -41,7 +63,8 @@ class Shop(Subject):
         for name, port in self.backend.ports.items():
             documents += [worlds.service(name), worlds.endpoint_slice(name, port=port)]
         documents += [shop("a")]
-        documents += [worlds.route(f"r{i}", worlds.hostname_of(i), "a") for i in range(OTHER_ROUTES)]
+        documents += [self.size.route(i, "a") for i in range(self.size.routes)]
+        documents += [listener_set(i) for i in range(self.size.listener_sets)]
         return documents
 
     def secret(self, serial: int) -> dict[str, Any]:
@@ -58,11 +81,29 @@ class Shop(Subject):
 def gateway(*more: int) -> dict[str, Any]:
     """HTTP, HTTPS, and listeners on more ports."""
     document = worlds.gateway(port=PORT)
+    document["spec"]["allowedListeners"] = {"namespaces": {"from": "Same"}}
     document["spec"]["listeners"] += [
         {"name": "https", "protocol": "HTTPS", "port": TLS_PORT, "tls": {"certificateRefs": [{"name": "tls"}]}},
         *({"name": f"more-{port}", "protocol": "HTTP", "port": port} for port in more),
     ]
     return document
+
+
+def listener_set(number: int) -> dict[str, Any]:
+    """A ListenerSet of one HTTPS listener, on the port of the Gateway's own."""
+    listener = {
+        "name": "https",
+        "protocol": "HTTPS",
+        "port": TLS_PORT,
+        "hostname": worlds.hostname_of(number),
+        "tls": {"certificateRefs": [{"name": "tls"}]},
+    }
+    return {
+        "apiVersion": f"{worlds.GROUP}/v1",
+        "kind": "ListenerSet",
+        "metadata": {"name": f"ls{number}", "namespace": worlds.NAMESPACE},
+        "spec": {"parentRef": {"name": "gw"}, "listeners": [listener]},
+    }
 
 
 def shop(backend: str, *, tag: str = "", turn: int = 0) -> dict[str, Any]:
@@ -109,8 +150,17 @@ def _listener(subject: Shop, n: int) -> None:
 
 def _unrelated(subject: Shop, n: int) -> None:
     for k in range(UNRELATED):
-        number = (n * 7 + k) % OTHER_ROUTES
-        subject.apply(worlds.route(f"r{number}", worlds.hostname_of(number), "ab"[n % 2], tag=f"u{n}-{k}"))
+        number = (n * 7 + k) % subject.size.routes
+        subject.apply(subject.size.route(number, "ab"[n % 2], tag=f"u{n}-{k}"))
+    subject.idle()
+
+
+def _listener_set(subject: Shop, n: int) -> None:
+    number = subject.size.listener_sets + 1
+    if n % 2 == 0:
+        subject.apply(listener_set(number))
+    else:
+        subject.call("delete", "ListenerSet", f"ls{number}")
     subject.idle()
 
 
@@ -135,28 +185,42 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "rule reorder": (_reorder, 20),
     "certificate rotation": (_rotate, 10),
     "listener added or removed": (_listener, 10),
-    f"{UNRELATED} unrelated changes": (_unrelated, 10),
+    f"{UNRELATED:,} unrelated changes": (_unrelated, 1),
     "controller kill -9 and restart": (_kill, 3),
     "Envoy hot restart": (_hot_restart, 3),
 }
 """Each with how often it is done at least."""
+CHANGES_OF_LARGE: dict[str, tuple[Change, int]] = {
+    **{name: CHANGES[name] for name in CHANGES if name not in {"backend swap", "rule reorder"}},
+    "listener of a ListenerSet added or removed": (_listener_set, 10),
+}
 
 
 def zero_drop(sizes: Sequence[int]) -> Iterable[Figure]:
     """P4: of N requests during each kind of change, how many failed."""
-    with tempfile.TemporaryDirectory(prefix="pk") as directory, Backend("a", "b") as backend:
-        for size in sizes:
-            for name, (change, least) in CHANGES.items():
-                with Shop(backend, Path(directory)) as subject:
-                    subject.ready(GATEWAY)
-                    totals, changes = _under_load(subject, change, least, size)
-                failed = sum(total.failed for total in totals)
-                answered = sum(total.requests for total in totals)
-                if failed:
-                    print(f"P4 {name}: {[total.failures for total in totals]}", flush=True)
-                yield figure("P4", size, f"{name}: failed requests", [failed], "requests", goal=Goal(0))
-                yield figure("P4", size, f"{name}: requests meanwhile", [answered], "requests")
-                yield figure("P4", size, f"{name}: times it was done", [changes], "times")
+    large = f"{LARGE.routes:,} hostnames, {LARGE.listener_sets} ListenerSets: "
+    for size in sizes:
+        for prefix, world, changes in (("", SMALL, CHANGES), (large, LARGE, CHANGES_OF_LARGE)):
+            for name, (change, least) in changes.items():
+                yield from _failures(size, f"{prefix}{name}", world, change, least)
+
+
+def _failures(size: int, name: str, world: World, change: Change, least: int) -> Iterable[Figure]:
+    with (
+        tempfile.TemporaryDirectory(prefix="pk") as directory,
+        Backend("a", "b") as backend,
+        Shop(backend, Path(directory), world) as subject,
+    ):
+        subject.ready(GATEWAY, seconds=300)
+        with subject.profiled(f"P4 {name}", size):
+            totals, changes = _under_load(subject, change, least, size)
+    failed = sum(total.failed for total in totals)
+    answered = sum(total.requests for total in totals)
+    if failed:
+        print(f"P4 {name}: {[total.failures for total in totals]}", flush=True)
+    yield figure("P4", size, f"{name}: failed requests", [failed], "requests", goal=Goal(0))
+    yield figure("P4", size, f"{name}: requests meanwhile", [answered], "requests")
+    yield figure("P4", size, f"{name}: times it was done", [changes], "times")
 
 
 def _under_load(subject: Shop, change: Change, least: int, requests: int) -> tuple[list[Totals], int]:
@@ -165,12 +229,14 @@ def _under_load(subject: Shop, change: Change, least: int, requests: int) -> tup
     numbers = itertools.count()
     done = 0
     while sum(total.requests for total in totals) < requests:
-        loads = [
+        loads: list[Wrk | Visits] = [
             Wrk(f"http://{HOST}:{PORT}/", HOSTNAME, 8),
             Wrk(f"https://{HOST}:{TLS_PORT}/", HOSTNAME, 8),
             Wrk(f"http://{HOST}:{PORT}/b", HOSTNAME, 2, fresh=True),
             Wrk(f"https://{HOST}:{TLS_PORT}/b", HOSTNAME, 2, fresh=True),
         ]
+        if subject.size.listener_sets:
+            loads.append(Visits(TLS_PORT, [worlds.hostname_of(n) for n in range(0, subject.size.listener_sets, 7)]))
         with ExitStack() as stack:
             for load in loads:
                 stack.callback(load.abandon)
