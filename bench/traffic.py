@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from cryptography import x509
 
+from bench import children
 from bench.record import percentile
 from bench.subject import BenchError, until
 
@@ -58,7 +59,7 @@ class Backend:
     def __enter__(self) -> Self:
         (self._directory / "nginx.conf").write_text(self._configuration(), encoding="ascii")
         command = [tool("nginx", "nginx-light"), "-p", str(self._directory), "-c", "nginx.conf"]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self._process = children.start(command, stderr=subprocess.DEVNULL)
         for port in self.ports.values():
             until(lambda port=port: listens(port), "nginx listens", 10)
         return self
@@ -125,7 +126,7 @@ class Wrk:
 
     def start(self, seconds: int = 3600) -> None:
         """Begin; after so many seconds it ends by itself."""
-        self._process = subprocess.Popen(
+        self._process = children.start(
             [*self._command, f"-d{seconds}s", self._url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 

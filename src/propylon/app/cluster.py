@@ -64,6 +64,8 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     """None: the namespace of the credentials."""
     concurrency: int = 0
     access_log: bool = True
+    backend_statistics: bool = True
+    """Envoy counts status codes and times of answers by backend too: pods answer for them at /stats/prometheus."""
     health_listen: str = ""
     """HOST:PORT for /healthz and /readyz; "": nowhere."""
 
@@ -81,7 +83,8 @@ class ClusterRuntime:
         self.say = say
         self._bell = asyncio.Event()
         self._stopping = asyncio.Event()
-        self.controller = Controller(self._settings(), EnvoySettings(access_log=options.access_log))
+        envoy = EnvoySettings(access_log=options.access_log, backend_statistics=options.backend_statistics)
+        self.controller = Controller(self._settings(), envoy)
         self.data_plane = self._build_data_plane()
         self.client = Client(credentials)
         self.watch = ClusterWatch(self.client, self.watched, self._bell.set)
@@ -441,6 +444,7 @@ class ClusterRuntime:
             "leading": self.election.leading or not options.leader_elect,
             "concurrency": options.concurrency or "automatic",
             "access-log": options.access_log,
+            "backend-statistics": options.backend_statistics,
             "health-listen": options.health_listen or "nowhere",
             "xds-socket": str(self.data_plane.proxies.xds_socket),
         }

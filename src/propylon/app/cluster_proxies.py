@@ -382,7 +382,8 @@ class KubernetesRuntime(ClusterRuntime):
 
 def _release(options: ClusterOptions, pods: PodOptions) -> str:
     """What resources are made of, but for objects: replicas for which this is the same make the same ones."""
-    return " ".join((__version__, options.controller_name, str(options.access_log), pods.cluster_domain))
+    said = (options.access_log, options.backend_statistics)
+    return " ".join((__version__, options.controller_name, *map(str, said), pods.cluster_domain))
 
 
 def _addresses_of(node: api.Node | None) -> tuple[api.NodeAddress, ...]:

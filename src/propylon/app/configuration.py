@@ -44,6 +44,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """controllerNames to adopt; None adopts every GatewayClass."""
     concurrency: int | None = None
     access_log: bool = True
+    backend_statistics: bool = False
+    """Envoy counts status codes and times of answers by backend too: where somebody reads its admin socket."""
     trusted_hops: int = 0
     """Proxies in front of the Gateways whose X-Forwarded-For is believed."""
     api: bool = True
@@ -67,6 +69,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
     controllers: tuple[str, ...] | None = None
     concurrency: int | None = None
     access_log: bool | None = None
+    backend_statistics: bool | None = None
     trusted_hops: int | None = None
 
 
@@ -115,14 +118,23 @@ def _parse(file: Path) -> FileOptions:
         raise ConfigurationError(f"{file}: {error}") from error
 
 
+_CHOICES: tuple[str, ...] = (
+    "echo",
+    "dev_certs",
+    "port_offset",
+    "controllers",
+    "concurrency",
+    "access_log",
+    "backend_statistics",
+    "trusted_hops",
+)
+"""What a file may choose and the command line may choose otherwise."""
+
+
 def merge_options(command_line: Mapping[str, Any], file: FileOptions) -> UpOptions:
     """Options of the command line win; lists and variables add up. Raises ConfigurationError."""
     given = {key: value for key, value in command_line.items() if value is not None}
-    from_file = {
-        key: value
-        for key in ("echo", "dev_certs", "port_offset", "controllers", "concurrency", "access_log", "trusted_hops")
-        if (value := getattr(file, key)) is not None
-    }
+    from_file = {key: value for key in _CHOICES if (value := getattr(file, key)) is not None}
     merged: dict[str, Any] = {**from_file, **given}
     merged["backends"] = tuple(parse_backend(b) for b in (*file.backends, *command_line.get("backends", ())))
     merged["variables"] = {**file.variables, **command_line.get("variables", {})}

@@ -385,6 +385,7 @@ class Runtime:
             ),
             "concurrency": options.concurrency or "automatic",
             "access-log": options.access_log,
+            "backend-statistics": options.backend_statistics,
             "api": self.kubernetes.address if self.kubernetes is not None else False,
             "xds-socket": str(self.plane.proxies.xds_socket),
         }

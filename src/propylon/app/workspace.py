@@ -37,7 +37,11 @@ class Workspace:
         self.store = store or MachineStore(directory)
         self.controller = Controller(
             Settings(controllers=frozenset(options.controllers) if options.controllers else None),
-            EnvoySettings(access_log=options.access_log, trusted_hops=options.trusted_hops),
+            EnvoySettings(
+                access_log=options.access_log,
+                backend_statistics=options.backend_statistics,
+                trusted_hops=options.trusted_hops,
+            ),
         )
         self.manifests = FileSource(options.paths, variables=options.variables, variable_files=options.variable_files)
         self.files = FilesController(

@@ -135,6 +135,11 @@ def _pools(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, 
 @click.option("--concurrency", type=click.IntRange(1, 256), default=None, help="Worker threads of each Envoy.")
 @click.option("--access-log/--no-access-log", default=None, help="One line a request in `propylon logs`.")
 @click.option(
+    "--backend-statistics/--no-backend-statistics",
+    default=None,
+    help="Have Envoy count answers by backend too, for whoever reads its admin socket.",
+)
+@click.option(
     "--trusted-hops",
     type=click.IntRange(0, 16),
     default=None,

@@ -54,7 +54,7 @@ def build_http_connection_manager(
             cors_filter,
             *(f for each in authorization for f in ext_authz.build_filters(each, settings, scoped=scoped)),
             session_filter,
-            router.build_filter(),
+            router.build_filter(settings),
         ],
         upgrade_configs=[Hcm.UpgradeConfig(upgrade_type="websocket")],
         # The peer's address is the truth, and nobody out there is internal.

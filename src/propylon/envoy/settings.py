@@ -12,6 +12,10 @@ class EnvoySettings(msgspec.Struct, frozen=True):
 
     access_log: bool = True
     """One line a request on the proxy's standard output."""
+    backend_statistics: bool = True
+    """Status codes and times of answers counted for each cluster too. Those of listeners are counted anyway; so are
+    requests, connections, timeouts and retries of clusters. Counting them costs 6 % of what Envoy executes for a
+    request."""
     trusted_hops: int = 0
     """How many proxies in front of the Gateway say the truth in X-Forwarded-For and its kin; 0: nobody is believed."""
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"

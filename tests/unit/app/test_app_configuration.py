@@ -55,3 +55,11 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         read_file_options([str(tmp_path)])
     assert "propylon.yaml" in str(caught.value)
+
+
+def test_answers_are_counted_by_backend_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    assert merge_options({"data_dir": tmp_path}, FileOptions()).backend_statistics is False
+    (tmp_path / "propylon.yaml").write_text(HEAD + "backendStatistics: true\n")
+    file = read_file_options([str(tmp_path)])
+    assert merge_options({"data_dir": tmp_path}, file).backend_statistics is True
+    assert merge_options({"data_dir": tmp_path, "backend_statistics": False}, file).backend_statistics is False

@@ -5,6 +5,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
 
 from propylon import api
@@ -198,6 +199,16 @@ def test_the_access_log_can_be_off(settings, count):
     chain = message(world, LISTENER, "tcp/80").filter_chains[0]
     manager = hcm_pb.HttpConnectionManager.FromString(chain.filters[0].typed_config.value)
     assert len(manager.access_log) == count
+
+
+@pytest.mark.parametrize(("settings", "counted"), [({}, True), ({"backend_statistics": False}, False)])
+def test_answers_are_counted_by_backend_unless_that_is_off(settings, counted):
+    world = World(EnvoySettings(**settings))
+    world.port(listener("http", "HTTP", 80))
+    chain = message(world, LISTENER, "tcp/80").filter_chains[0]
+    manager = hcm_pb.HttpConnectionManager.FromString(chain.filters[0].typed_config.value)
+    router = router_pb2.Router.FromString(manager.http_filters[-1].typed_config.value)
+    assert router.dynamic_stats.value is counted or (counted and not router.HasField("dynamic_stats"))
 
 
 def tables(*hostnames, limit=128):
