@@ -88,6 +88,7 @@ def build_http_connection_manager(
         if authorization:
             hcm.http_filters.insert(0, scope.build_authorization_filter(ext_authz.WANTED))
         hcm.http_filters.insert(0, scope.build_fallback_filter(table))
+        hcm.http_filters.insert(0, scope.build_completeness_filter(table))
     else:
         hcm.rds.CopyFrom(hcm_pb.Rds(route_config_name=names.route_configuration(table), config_source=ads()))
     if settings.access_log:

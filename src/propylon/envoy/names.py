@@ -43,6 +43,11 @@ def route_configuration(table: RouteTableKey) -> str:
     return f"https/{table.port}/{table.listener}" if table.listener else f"http/{table.port}"
 
 
+def scopes_complete(table: RouteTableKey) -> str:
+    """The extension that a table's Listeners wait for: `scopes/http/80` (see `scope`)."""
+    return f"scopes/{route_configuration(table)}"
+
+
 def filter_chain(port: PortKey, sni: str) -> str:
     """Filter chain of a port's SNI: `tcp/443/www.example.com`, or with "*" that of every other connection."""
     return f"{listener(port)}/{sni or '*'}"

@@ -6,7 +6,10 @@ Host (2 ms at any number). Wildcards, hostnames without routes and all else are 
 through a filter that runs only where no scope was found: the RouteConfiguration of each scope disables it, and ends in
 a 404 of its own, for a host that has routes does not fall through to wildcards.
 
-Envoy gives every scope of a proxy to every HTTP connection manager that asks for scopes, so keys name their table.
+Envoy gives every scope of a proxy to every HTTP connection manager that asks for scopes, so keys name their table. All
+of them share one subscription, for whose first response only the Listener waits that began it: the others, and all that
+come later, would serve before their scopes are there. So each waits for an HTTP filter of its table besides, which is
+discovered (ECDS), does nothing, and is sent when all scopes are there.
 """
 
 import hashlib
@@ -17,12 +20,13 @@ from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2, extension_pb2
 from envoy.config.route.v3 import route_components_pb2 as route_pb
 from envoy.config.route.v3 import route_pb2, scoped_route_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2 as header_mutation_filter_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
 from propylon.envoy import names
-from propylon.envoy.resource import ads, pack, serialize
+from propylon.envoy.resource import TYPE_PREFIX, ads, pack, serialize
 from propylon.graph.model import RouteTableKey
 
 HEADER = "x-propylon-scope"
@@ -102,6 +106,20 @@ def build_fallback_filter(table: RouteTableKey) -> Any:
     """The HTTP filter for requests that found no scope: other spelling of the Host, wildcards, unknown hosts."""
     source = _FALLBACK_SOURCE.replace("{header}", HEADER).replace("{table}", names.route_configuration(table))
     return _lua(names.SCOPE_FALLBACK, source)
+
+
+def build_completeness_filter(table: RouteTableKey) -> Any:
+    """The HTTP filter that a Listener waits for until the table's scopes are there. Requests never get to see it."""
+    out = hcm_pb.HttpFilter(name=names.scopes_complete(table), disabled=True)
+    out.config_discovery.config_source.CopyFrom(ads())
+    out.config_discovery.type_urls.append(TYPE_PREFIX + header_mutation_filter_pb2.HeaderMutation.DESCRIPTOR.full_name)
+    return out
+
+
+def build_completeness(table: RouteTableKey) -> bytes:
+    """What it waits for, to be sent after all scopes: a TypedExtensionConfig that changes no header."""
+    nothing = header_mutation_filter_pb2.HeaderMutation()
+    return serialize(extension_pb2.TypedExtensionConfig(name=names.scopes_complete(table), typed_config=pack(nothing)))
 
 
 def build_authorization_filter(wanted: str) -> Any:

@@ -29,6 +29,7 @@ from propylon.envoy.redirect import Place
 from propylon.envoy.resource import (
     CLUSTER,
     CLUSTER_LOAD_ASSIGNMENT,
+    EXTENSION,
     FILTER_CHAIN,
     LISTENER,
     ROUTE_CONFIGURATION,
@@ -40,7 +41,7 @@ from propylon.envoy.resource import (
 )
 from propylon.envoy.route_configuration import RouteTable, build_route_configuration
 from propylon.envoy.route_tables import Tables, build_route_tables
-from propylon.envoy.scope import ANY, build_fallback_scope, build_scope, is_exact, scope_name
+from propylon.envoy.scope import ANY, build_completeness, build_fallback_scope, build_scope, is_exact, scope_name
 from propylon.envoy.secret import build_secret
 from propylon.envoy.secret_keeper import build_secret_keeper, share_of
 from propylon.envoy.settings import EnvoySettings
@@ -279,6 +280,7 @@ def _route_configurations(
             body, origins = joined(table, [each for _, each in look.by(fallbacks_by_table, key)])
             body = build_fallback_scope(key, body)
             named |= _named(key.gateway, Resource(SCOPED_ROUTE_CONFIGURATION, scope_name(key, ANY), body, origins))
+            named |= _named(key.gateway, Resource(EXTENSION, names.scopes_complete(key), build_completeness(key)))
         return named
 
     def joined(table: RouteTable, hosts: Sequence[Fragment]) -> tuple[bytes, tuple[api.ObjectRef, ...]]:

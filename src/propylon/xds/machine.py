@@ -9,8 +9,10 @@ that refers to others (listeners, routes) waits for the changes of referred type
 same or an earlier epoch; a removal waits for every change of its epoch, and for the removals of the types that refer to
 its own. What a proxy did not subscribe to or has refused is not waited for.
 
-A proxy that has nothing yet, as after a hot restart, gets all clusters before it gets anything that refers to them, and
-its first scopes in one piece: a Listener begins to serve as soon as it has some.
+A proxy that has nothing yet, as after a hot restart, gets all clusters before it gets anything that refers to them. A
+Listener begins to serve with the first response about scopes, whatever that holds, or at once if another one has some
+already. So extensions, which Listeners wait for, come last: after every scope of the same or an earlier epoch, and
+after every scope that the proxy lacked when it asked for them.
 
 Filter chains are the exception: they are removed before the Listener changes that no longer names them. Told of the
 removal, Envoy 1.40 drains the chain's connections; not told, it frees the chain under them and crashes at their next
@@ -19,7 +21,6 @@ request.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import count
 
@@ -28,13 +29,15 @@ import msgspec
 from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
 from propylon.xds.refusals import mentioned, readable
-from propylon.xds.type_urls import CDS, EDS, FCDS, LDS, SRDS, WILDCARD, is_made_first, removal_rank, send_rank
+from propylon.xds.subscription import EVER, NEVER, Flight, Plan, Subscription
+from propylon.xds.type_urls import CDS, ECDS, EDS, FCDS, LDS, SRDS, WILDCARD, is_made_first, removal_rank, send_rank
 from propylon.xds.world import Resource, World
 
 RESPONSE_BYTES = 2 * 1024 * 1024
 """A response is closed when its resources exceed this; a larger single resource travels alone."""
 
-NEVER = float("inf")
+SCOPES_BYTES = 256 * 1024
+"""The same for scopes. Envoy keeps the memory that it needed to read a response, some 9 times the size of that."""
 
 APPLIED_IN_PART = {CDS: "Error adding/updating cluster(s)", LDS: "Error adding/updating listener(s)"}
 """How Envoy begins to refuse a response whose good resources it applied all the same, naming the others."""
@@ -68,94 +71,6 @@ class Outcome(msgspec.Struct):
 
     def __bool__(self) -> bool:
         return bool(self.acknowledged or self.rejected)
-
-
-class Flight(msgspec.Struct, frozen=True):
-    """A response that is not answered yet. `epoch` is the earliest among its resources."""
-
-    nonce: str
-    resources: Mapping[str, Resource]
-    removed: tuple[str, ...]
-    epoch: float
-    is_removal: bool
-
-
-class Plan(msgspec.Struct):
-    """What is left to do for one type.
-
-    A change waits according to its resource's own epoch, a removal according to the first of its epochs. Others wait
-    for either according to the second: the epoch since which the proxy is behind, which may be that of an earlier
-    version.
-    """
-
-    changes: dict[str, tuple[Resource, int]] = {}
-    absent: list[str] = []
-    removals: dict[str, tuple[int, int]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.changes or self.absent or self.removals)
-
-
-class Subscription:
-    """One type on one stream."""
-
-    def __init__(self, type_url: str) -> None:
-        self.type_url = type_url
-        self.wildcard = False
-        self.greeted = True
-        """False until a wildcard subscription of a fresh proxy got its first response."""
-        self.is_blank = False  # whether the proxy had nothing of this type when it first asked
-        self.introduction: int | None = None
-        """The epoch in which a proxy that had no scopes asked for them, until they are sent."""
-        self.names: set[str] = set()
-        self.acked: dict[str, str] = {}
-        """The version the proxy has, as far as it told."""
-        self.rejected: dict[str, dict[str, str]] = {}
-        """Versions refused since the desired one last changed, with Envoy's message. None of them is tried again."""
-        self.pending: dict[str, int] = {}
-        """Names to look at, with the epoch of their oldest change that was not sent."""
-        self.gone: dict[str, int] = {}
-        """The epoch in which a name vanished: its removal waits for the changes that came with that."""
-        self.demanded: set[str] = set()
-        """Names that get an answer even if the proxy has that version, or if there is no such resource."""
-        self.flight: Flight | None = None
-        self.overtaken: dict[str, Flight] = {}
-        """Responses that took too long to be waited for, by nonce. They may still be answered."""
-        self.trials: deque[tuple[str, ...]] = deque()
-        """After a refusal that named nobody: groups to be sent by themselves until the offender is found."""
-        self.trial_epoch: float = NEVER
-
-    def covers(self, name: str) -> bool:
-        """Whether the proxy asks for `name`."""
-        return self.wildcard or name in self.names
-
-    def mark(self, name: str, epoch: int) -> None:
-        """Have `name` looked at."""
-        self.pending.setdefault(name, epoch)
-
-    def land(self, nonce: str) -> Flight | None:
-        """Return the response that a nonce answers, which is in flight no more; None for a stale nonce."""
-        if self.flight is not None and self.flight.nonce == nonce:
-            flight, self.flight = self.flight, None
-            return flight
-        return self.overtaken.pop(nonce, None)
-
-    def flights(self) -> tuple[Flight, ...]:
-        """Return the unanswered responses, newest first."""
-        return (*((self.flight,) if self.flight else ()), *reversed(self.overtaken.values()))
-
-    def carries(self, name: str) -> bool:
-        """Whether some version of `name`, or its removal, is under way."""
-        return any(name in flight.resources or name in flight.removed for flight in self.flights())
-
-    def has(self, name: str) -> str | None:
-        """Return the version the proxy has, or will have when it accepts what is under way."""
-        for flight in self.flights():
-            if name in flight.resources:
-                return flight.resources[name].version
-            if name in flight.removed:
-                return None
-        return self.acked.get(name)
 
 
 class Stream:
@@ -261,9 +176,10 @@ class Stream:
         resource = self.world.get(subscription.type_url, name)
         if resource is None:
             subscription.gone[name] = self.world.epoch
-        known = "" if subscription.is_blank and subscription.type_url == CDS else resource and resource.version
+        lacks = subscription.type_url == SRDS or (subscription.type_url == CDS and subscription.is_blank)
+        known = "" if lacks else resource and resource.version
         is_behind = resource is not None and subscription.acked.get(name, known) != resource.version
-        subscription.mark(name, 0 if resource is None or is_behind else resource.epoch)
+        subscription.mark(name, EVER if resource is None or is_behind else resource.epoch)
 
     def _recognize(self, subscription: Subscription, outcome: Outcome) -> None:
         for name in subscription.acked:
@@ -370,6 +286,9 @@ class Stream:
             limit = NEVER if is_made_first(subscription.type_url) else first
             if subscription.type_url == LDS:
                 limit = min(limit, self._earliest_removal([s for s in subscriptions if s.type_url == FCDS], plans))
+            if subscription.type_url == ECDS:
+                scopes = self.subscriptions.get(SRDS)
+                limit = min(limit, self._earliest([scopes], plans, is_first=False) if scopes is not None else EVER)
             response = self._respond(subscription, plan, limit)
             if response is None and plan.removals and self._may_remove:
                 limit = first
@@ -468,16 +387,24 @@ class Stream:
         return False if desired.version in refused else desired
 
     def _plan(self, subscription: Subscription) -> Plan:
-        """Say what the pending names ask for, and forget those that ask for nothing."""
+        """Say what the pending names ask for, and forget those that ask for nothing.
+
+        Of thousands of scopes that a new proxy lacks, as many as a response takes: nothing is older than these.
+        """
         plan = Plan()
-        if not subscription.pending:
-            return plan
         idle: list[str] = []
+        room = SCOPES_BYTES
+        lacks = False
         for name, epoch in subscription.pending.items():
             target = self._target(subscription, name) if subscription.covers(name) else False
             if isinstance(target, Resource):
                 if subscription.has(name) != target.version or name in subscription.demanded:
                     plan.changes[name] = (target, min(epoch, target.epoch))
+                    lacks = lacks or epoch == EVER
+                    if epoch == EVER and subscription.type_url == SRDS:
+                        room -= len(target.body)
+                        if room < 0:
+                            break
                     continue
             elif target is None:
                 if name in subscription.demanded and (name not in subscription.acked or subscription.type_url == EDS):
@@ -492,6 +419,8 @@ class Stream:
         for name in idle:
             del subscription.pending[name]
             subscription.gone.pop(name, None)
+        if not lacks:
+            subscription.introduction = None
         return plan
 
     @staticmethod
@@ -537,43 +466,44 @@ class Stream:
             if chosen:
                 return self._fly(subscription, chosen, (), subscription.trial_epoch)
         subscription.trial_epoch = NEVER
-        if subscription.introduction is not None:
-            return self._introduce(subscription, plan, limit)
         chosen = {}
         size = 0
+        most = SCOPES_BYTES if subscription.type_url == SRDS else RESPONSE_BYTES
         epoch: float = NEVER
+        doubtful: dict[str, Resource] = {}
         for name, (resource, changed) in plan.changes.items():
-            # What it refers to is what was there at its own epoch, however long an earlier version has been waiting.
-            if resource.epoch >= limit:
+            if self._is_early(subscription, resource, changed, limit):
                 continue
-            if chosen and size + len(resource.body) > RESPONSE_BYTES:
+            if subscription.type_url == SRDS and self._is_refused(subscription, name, resource):
+                doubtful.setdefault(name, resource)
+                continue
+            if chosen and size + len(resource.body) > most:
                 break
             chosen[name] = resource
             size += len(resource.body)
             epoch = min(epoch, changed)
+        if not chosen and doubtful:
+            name, resource = next(iter(doubtful.items()))
+            chosen, epoch = {name: resource}, plan.changes[name][1]
         if not chosen and not plan.absent:
             return None
         return self._fly(subscription, chosen, tuple(plan.absent), epoch)
 
-    def _introduce(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
-        """All first scopes at once, however many: whatever is missing would be answered with 404 for a moment.
+    @staticmethod
+    def _is_early(subscription: Subscription, resource: Resource, changed: int, limit: float) -> bool:
+        """Whether a change has to wait for what is older than `limit` and not there yet.
 
-        They wait for what they refer to only as far as it was there when they were asked for, so not for ever. What
-        other proxies refused travels later, and alone: it would take the others with it.
+        What it refers to is what was there at its own epoch, however long an earlier version has been waiting. First
+        scopes wait only for what was there when they were asked for: a proxy that does not serve yet must not wait for
+        ever.
         """
-        if subscription.introduction is None or limit <= subscription.introduction or not plan.changes:
-            return None
-        subscription.introduction = None
-        refused = {
-            name
-            for name, (resource, _) in plan.changes.items()
-            if self.world.rejected.get((subscription.type_url, name), ("", ""))[0] == resource.version
-        }
-        chosen = {name: resource for name, (resource, _) in plan.changes.items() if name not in refused}
-        if not chosen:
-            return self._respond(subscription, plan, limit)
-        epoch = min(changed for name, (_, changed) in plan.changes.items() if name not in refused)
-        return self._fly(subscription, chosen, tuple(plan.absent), epoch)
+        if changed == EVER and subscription.introduction is not None:
+            return limit <= min(subscription.introduction, resource.epoch)
+        return resource.epoch >= limit
+
+    def _is_refused(self, subscription: Subscription, name: str, resource: Resource) -> bool:
+        """Whether another proxy refused this, so that it travels alone: it would take others with it."""
+        return self.world.rejected.get((subscription.type_url, name), ("", ""))[0] == resource.version
 
     def _remove(self, subscription: Subscription, plan: Plan, limit: float) -> Response | None:
         names = tuple(name for name, (epoch, _) in plan.removals.items() if epoch < limit)

@@ -16,7 +16,7 @@ RTDS = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 MADE_FIRST = (RTDS, SDS, CDS, EDS)
 """What others refer to: sent, and acknowledged, before the change that refers to it. In the order they are sent."""
 
-MADE_SECOND = (ECDS, FCDS, LDS, SRDS, RDS, VHDS)
+MADE_SECOND = (FCDS, LDS, SRDS, ECDS, RDS, VHDS)
 """What refers to the above, in the order they are sent. Types nobody knows count here and come last."""
 
 WILDCARD = frozenset({CDS, LDS, SRDS})

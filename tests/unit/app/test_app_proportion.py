@@ -125,7 +125,11 @@ def test_the_world_is_there(counted):
         "Cluster": counted.size,
         "ClusterLoadAssignment": counted.size,
         "Listener": 1,
-        **({"ScopedRouteConfiguration": counted.size + 1} if counted.scoped else {"RouteConfiguration": 1}),
+        **(
+            {"ScopedRouteConfiguration": counted.size + 1, "TypedExtensionConfig": 1}
+            if counted.scoped
+            else {"RouteConfiguration": 1}
+        ),
     }
     assert not counted.first.failures
 

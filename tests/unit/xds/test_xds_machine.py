@@ -8,7 +8,6 @@ from envoy.config.cluster.v3 import cluster_pb2
 from propylon.xds import CDS, EDS, FCDS, LDS, RDS, SDS, ResourceName, version_of
 from propylon.xds.machine import RESPONSE_BYTES, Outcome, Request, Response, Stream
 from propylon.xds.refusals import mentioned, readable
-from propylon.xds.type_urls import SRDS
 from propylon.xds.world import World
 
 
@@ -199,45 +198,6 @@ def ready() -> Proxy:
     p.settle(p.ask(LDS))
     p.settle(p.ask(RDS, "r"))
     return p
-
-
-def scopes(count: int, size: int = 1000) -> dict[ResourceName, bytes | None]:
-    return {(SRDS, f"s{number}"): b"x" * size for number in range(count)}
-
-
-def test_a_proxy_without_scopes_gets_all_of_them_at_once() -> None:
-    count = 3 * RESPONSE_BYTES // 1000
-    p = proxy(scopes(count))
-    (first,) = p.ask(SRDS)
-    assert len(first.resources) == count
-    assert p.acknowledge(first) == []
-    (changed,) = p.update(dict.fromkeys(scopes(count), b"y" * 1000))
-    assert len(changed.resources) < count, "what has all of them gets changes in parts"
-
-
-def test_a_proxy_that_has_scopes_gets_what_it_lacks_in_parts() -> None:
-    p = proxy(scopes(3 * RESPONSE_BYTES // 1000))
-    (first,) = p.ask(SRDS, initial_versions={"s0": "1"})
-    assert len(first.resources) < 3 * RESPONSE_BYTES // 1000
-
-
-def test_first_scopes_come_without_those_that_others_refused() -> None:
-    p = proxy(scopes(3))
-    p.world.reject((SRDS, "s1"), version_of(b"x" * 1000), "no")
-    (first,) = p.ask(SRDS)
-    assert set(first.resources) == {"s0", "s2"}
-    (second,) = p.acknowledge(first)
-    assert set(second.resources) == {"s1"}
-
-
-def test_first_scopes_wait_for_the_clusters_that_are_there_and_take_with_them_what_came_since() -> None:
-    p = proxy({(SRDS, "old"): b"old"})
-    p.update({(CDS, "a"): cluster("a"), (SRDS, "new"): b"new"})
-    (clusters,) = p.ask(CDS)
-    assert p.ask(SRDS) == [], "the cluster is not there yet"
-    p.update({(CDS, "b"): cluster("b"), (SRDS, "newer"): b"newer"})
-    responses = p.acknowledge(clusters)
-    assert [(r.type_url, set(r.resources)) for r in responses] == [(CDS, {"b"}), (SRDS, {"old", "new", "newer"})]
 
 
 def test_a_proxy_that_has_nothing_gets_clusters_of_any_age_before_listeners() -> None:
