@@ -1,5 +1,6 @@
 """Scopes in real Envoy: they answer as one RouteConfiguration does, and tables grow into them unnoticed."""
 
+import contextlib
 import http.client
 import random
 import threading
@@ -11,14 +12,17 @@ from propylon import api
 from propylon.envoy import EnvoySettings
 from propylon.envoy.path_tree import LARGE
 from propylon.envoy.scope import HEADER
-from propylon.graph.model import Match, Redirect, ValueMatch, VirtualHostKey
+from propylon.graph.model import ListenerTls, Match, Redirect, ValueMatch, VirtualHostKey
 from propylon.xds import machine
+from support.envoy_certificates import Authority
 from support.envoy_proxy import free_port, wait_for
 from support.envoy_site import Site, a
 from support.envoy_world import entry, listener
 
 pytestmark = pytest.mark.feature
 
+CA = Authority()
+CLIENT = CA.client(verify=False, alpn=("http/1.1",))
 NEVER = 10**9
 HOSTS = ("one.test", "two.test", "three.test", "deep.wild.test", "large.test", "backend.test", "*.wild.test", "*")
 SPELLINGS = (
@@ -139,11 +143,23 @@ def test_one_host_changes_one_scope(forms):
     assert site.ask("three.test").headers["location"].startswith("http://changed.chosen")
 
 
+class Secure(http.client.HTTPConnection):
+    """A connection with TLS to 127.0.0.1, as to the host of that name."""
+
+    def __init__(self, port, name):
+        super().__init__("127.0.0.1", port, timeout=20)
+        self.name = name
+
+    def connect(self):
+        super().connect()
+        self.sock = CLIENT.wrap_socket(self.sock, server_hostname=self.name)
+
+
 class Asking:
     """Requests one after the other, on a lasting connection and on new ones, until it ends."""
 
-    def __init__(self, port, host):
-        self.port, self.host = port, host
+    def __init__(self, port, host, secure=False):
+        self.port, self.host, self.secure = port, host, secure
         self.failures, self.answered = [], 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(lasting,)) for lasting in (True, False)]
@@ -159,7 +175,8 @@ class Asking:
             thread.join(30)
 
     def _ask(self, lasting):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        plain = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = Secure(self.port, self.host) if self.secure else plain
         while not self._stop.is_set():
             try:
                 connection.request("GET", "/b", headers={"Host": self.host})
@@ -218,7 +235,7 @@ def test_a_table_grows_into_scopes_without_a_failed_or_outdated_request():
 
 def test_a_new_proxy_knows_all_hostnames_when_it_begins_to_serve(monkeypatch):
     """As after a hot restart: what it does not know yet it would answer with 404, though its predecessor knew."""
-    monkeypatch.setattr(machine, "RESPONSE_BYTES", 2000)
+    monkeypatch.setattr(machine, "SCOPES_BYTES", 2000)
     site = Site(EnvoySettings(scopes_from=2))
     try:
         hosts = [f"h{number}.test" for number in range(300)]
@@ -238,5 +255,125 @@ def test_a_new_proxy_knows_all_hostnames_when_it_begins_to_serve(monkeypatch):
         site.proxy.apply(site.world)
         asking.join(30)
         assert answers == [302] * 40
+    finally:
+        site.close()
+
+
+def grow(site, listeners, monkeypatch):
+    """Make tables of these listeners large while they are asked: they are in many parts on the way."""
+    monkeypatch.setattr(machine, "SCOPES_BYTES", 4000)
+    with contextlib.ExitStack() as stack:
+        asking = [stack.enter_context(Asking(each.port, "kept.test", each.tls is not None)) for each in listeners]
+        wait_for(lambda: all(each.answered > 20 for each in asking), "requests before")
+        for number in range(300):
+            for each in listeners:
+                site.world.host(each, f"h{number}.test", leads_to("grown"))
+        site.proxy.apply(site.world)
+        asked = [each.answered for each in asking]
+        wait_for(
+            lambda: all(each.answered > before + 50 for each, before in zip(asking, asked, strict=True)),
+            "requests after",
+        )
+    assert [each.failures for each in asking] == [[] for _ in asking]
+
+
+@pytest.fixture
+def two_tables():
+    """A site with two HTTP ports, each with a table in one RouteConfiguration, and the second listener."""
+    site = Site(EnvoySettings(access_log=False, scopes_from=5))
+    second = listener("second", "HTTP", free_port())
+    site.world.port(second)
+    for each in (site.listener, second):
+        site.world.host(each, "kept.test", leads_to("kept", Match("/b")))
+    site.proxy.apply(site.world)
+    for table in site.world.forms.wanted:
+        site.world.forms.settled.set(table, "one")
+    yield site, second
+    site.close()
+
+
+def test_two_tables_grow_at_once_without_a_failed_request(two_tables, monkeypatch):
+    """Envoy has one subscription for both, for which only the Listener waits that began it."""
+    site, second = two_tables
+    grow(site, [site.listener, second], monkeypatch)
+    assert "TypedExtensionConfig" in kinds(site)
+
+
+@pytest.mark.parametrize("listener_set", [None, "set"])
+def test_an_https_table_grows_with_the_http_table_beside_it(monkeypatch, listener_set):
+    """Its chain is inside the Listener, or a resource of its own."""
+    site = Site(EnvoySettings(access_log=False, scopes_from=5))
+    try:
+        pair = CA.issue("*.test")
+        certificate = site.world.secret("certificate", "pair", pair.chain, pair.private_key)
+        tls = ListenerTls("Terminate", (certificate,))
+        secure = listener("secure", "HTTPS", free_port(), "*.test", tls, listener_set=listener_set)
+        site.world.port(secure)
+        for each in (site.listener, secure):
+            site.world.host(each, "kept.test", leads_to("kept", Match("/b")))
+        site.proxy.apply(site.world)
+        assert ("FilterChain" in kinds(site)) is bool(listener_set)
+        for table in site.world.forms.wanted:
+            site.world.forms.settled.set(table, "one")
+        grow(site, [site.listener, secure], monkeypatch)
+    finally:
+        site.close()
+
+
+def test_a_table_grows_beside_one_that_is_large(two_tables, monkeypatch):
+    site, second = two_tables
+    grow(site, [site.listener], monkeypatch)
+    grow(site, [second], monkeypatch)
+
+
+def test_a_large_table_comes_and_goes_beside_one_that_is_large(two_tables, monkeypatch):
+    site, second = two_tables
+    grow(site, [site.listener], monkeypatch)
+    third = listener("third", "HTTP", free_port())
+    answers = []
+
+    def ask():
+        while len(answers) < 40:
+            connection = http.client.HTTPConnection("127.0.0.1", third.port, timeout=20)
+            try:
+                connection.request("GET", "/b", headers={"Host": f"h{len(answers) * 7 % 300}.test"})
+                answers.append(connection.getresponse().status)
+            except OSError:
+                continue  # it does not serve yet
+            finally:
+                connection.close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    key = site.world.port(third)
+    hosts = [site.world.host(third, f"h{number}.test", leads_to("third")) for number in range(300)]
+    site.proxy.apply(site.world)
+    asking.join(30)
+    assert answers == [302] * 40
+    with Asking(site.port, "kept.test") as asking, Asking(second.port, "kept.test") as other:
+        for host in hosts:
+            site.world.graph.virtual_hosts.remove(host)
+        site.world.graph.ports.remove(key)
+        site.proxy.apply(site.world)
+        wait_for(lambda: asking.answered > 50 and other.answered > 50, "requests after")
+    assert asking.failures == other.failures == []
+    assert len([name for type_url, name in site.proxy.sent if type_url.endswith("TypedExtensionConfig")]) == 1
+
+
+def test_a_refused_scope_does_not_keep_a_new_proxy_from_serving(monkeypatch):
+    monkeypatch.setattr(machine, "SCOPES_BYTES", 4000)
+    site = Site(EnvoySettings(access_log=False, scopes_from=2))
+    try:
+        for number in range(60):
+            site.world.host(site.listener, f"h{number}.test", leads_to("known"))
+        changes = {key: resource.body for key, resource in site.world.resources().items()}
+        bad = next(key for key, body in changes.items() if b"|h7.test" in body and "ScopedRoute" in key[0])
+        scope = ScopedRouteConfiguration.FromString(changes[bad])
+        scope.route_configuration.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
+        site.proxy.update({**changes, bad: scope.SerializeToString()})
+        wait_for(lambda: site.proxy.rejected and site.proxy.settled(), "the refusal", 30)
+        assert {each.name for each in site.proxy.rejected} == {bad}
+        wait_for(lambda: f"tcp/{site.port}::" in site.proxy.admin("/listeners?format=text"), "the Listener")
+        assert [site.ask(f"h{number}.test", "/b").status for number in (0, 6, 8, 59)] == [302] * 4
     finally:
         site.close()
