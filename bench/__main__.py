@@ -50,7 +50,9 @@ def main() -> int:
             for figure in scenario(sizes):
                 noise.probe()
                 figures.append(figure)
-                print(f"{figure.scenario} {figure.figure}, {figure.size}: {figure.value:g} {figure.unit}", flush=True)
+                beside = f", {figure.ratio:g} x floor" if figure.ratio is not None else ""
+                said = f"{figure.scenario} {figure.figure}, {figure.size}: {figure.value:g} {figure.unit}{beside}"
+                print(said, flush=True)
         except BenchError as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed = 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import cProfile
+import gc
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import pstats
 import sys
 import threading
 import time
+import tracemalloc
+from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +20,8 @@ TOP = 25
 """So many functions are kept of a profile."""
 PROFILING = "BENCH_PROFILES"
 """The environment variable that says in which directory profiles are kept; none are made without it."""
+TRACING = "BENCH_TRACEMALLOC"
+"""The environment variable that has a process remember where its memory was allocated, for `memory_end`."""
 WHOLE_LIFE = "BENCH_PROFILE"
 """The file that gets a cProfile of the whole life of a process, for `python -m pstats`."""
 
@@ -52,6 +57,35 @@ class Profiles:
         file = Path(self.directory, f"{name.replace(' ', '-')}.txt")
         file.write_text(render(self._profile, f"{name}, {size:,}", used), encoding="utf-8")
 
+    def memory_end(self, name: str, size: int) -> None:
+        """Write what the memory that is in use was allocated by, packages and lines, to `NAME.txt`."""
+        gc.collect()
+        found = tracemalloc.take_snapshot()
+        by_line = found.statistics("lineno")
+        packages: Counter[str] = Counter()
+        for each in by_line:
+            packages[_package(each.traceback[0].filename)] += each.size
+        total = sum(packages.values())
+        lines = [f"{name}, {size:,}: {total / 2**20:.1f} MiB allocated by Python, by package and by line", ""]
+        lines += [f"{count / 2**20:8.1f} MiB  {package}" for package, count in packages.most_common(TOP)]
+        lines.append("")
+        for each in by_line[:TOP]:
+            place = each.traceback[0]
+            where = f"{_package(place.filename)}/{Path(place.filename).name}:{place.lineno}"
+            lines.append(f"{each.size / 2**20:8.1f} MiB  {each.count:9,}  {where}")
+        file = Path(self.directory, f"{name.replace(' ', '-')}.txt")
+        file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _package(file: str) -> str:
+    """The package that a file belongs to, without what differs from machine to machine."""
+    parts = Path(file).parts
+    for root in ("site-packages", "src"):
+        if root in parts:
+            at = len(parts) - parts[::-1].index(root)
+            return "/".join(parts[at:-1]) or parts[-1]
+    return parts[-1]
+
 
 def render(profile: cProfile.Profile, name: str, used: float) -> str:
     """The functions that took most time of their own, without what differs from machine to machine."""
@@ -64,6 +98,8 @@ def render(profile: cProfile.Profile, name: str, used: float) -> str:
 def serve(commands: Commands) -> None:
     """Run, execute the commands that come on standard input until it ends, and exit."""
     profiles = Profiles()
+    if os.environ.get(TRACING):
+        tracemalloc.start()
 
     def in_loop(work: Any, *arguments: Any) -> dict[str, Any]:
         done = threading.Event()
@@ -74,7 +110,11 @@ def serve(commands: Commands) -> None:
         return {}
 
     def read() -> None:
-        own = {"profile_begin": profiles.begin, "profile_end": profiles.end}
+        own = {
+            "profile_begin": profiles.begin,
+            "profile_end": profiles.end,
+            "memory_end": profiles.memory_end,
+        }
         for line in sys.stdin:
             command, *arguments = json.loads(line)
             try:
@@ -87,7 +127,7 @@ def serve(commands: Commands) -> None:
 
     async def run() -> int:
         commands.loop = asyncio.get_running_loop()
-        if profiles.directory:
+        if profiles.directory and not os.environ.get(TRACING):
             profiles.begin()
         return await commands.run()
 

@@ -1,5 +1,6 @@
 """P11: manifests read, beside PyYAML's C loader; and beside our own other parser, which tells where an error is."""
 
+import cProfile
 import gc
 import statistics
 import time
@@ -8,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 import yaml
 
 from bench import worlds
+from bench.commands import render
+from bench.envoy_profiles import keep
 from bench.record import DESCENDING, Figure, Goal, figure
-from bench.subject import BenchError
+from bench.subject import BenchError, profiling
 from propylon.store.files.parsing import parse_documents, parse_thoroughly
 
 ROUNDS = 5
@@ -19,6 +22,12 @@ def documents(sizes: Sequence[int]) -> Iterable[Figure]:
     """P11: CPU time for one file of N documents; the values must be the same."""
     for size in sizes:
         text = manifest(size)
+        if profiling():
+            profile = cProfile.Profile(time.process_time)
+            began = time.process_time()
+            profile.runcall(parse_documents, text)
+            keep("P11 parser", render(profile, f"P11 one file, {size:,}", time.process_time() - began))
+            continue
         readers: dict[str, Callable[[str], list[object]]] = {
             "PyYAML": lambda text: list(yaml.load_all(text, Loader=yaml.CSafeLoader)),
             "thorough": lambda text: [found.value for found in parse_thoroughly(text)],

@@ -2,11 +2,10 @@
 
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,16 @@ from bench.fleet import many_proxies
 from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
+from bench.memory_profiles import profile_memory
+from bench.paths import paths
 from bench.peer_propagation import beside_a_peer
-from bench.propagation import FLOOR_PORT, HOST, PORT, effects, effects_under_load, floor_times, serving
-from bench.record import DESCENDING, Figure, Goal, figure, percentile
-from bench.subject import BenchError, FloorProcess, Subject
+from bench.propagation import FLOOR_PORT, PORT, effects, effects_under_load, floor_times, serving
+from bench.record import Figure, Goal, figure, percentile
+from bench.subject import FloorProcess, Subject, profiling
 from bench.throughput import throughput
 from bench.zero_drop import zero_drop
 
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-MATCHES_OF_A_ROUTE = 64
 GATEWAYS = 100
 Scenario = Callable[[Sequence[int]], Iterable[Figure]]
 
@@ -73,24 +73,6 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
             against = [statistics.median(times) / least]
             yield figure("P1", size, "store write, p50: against the smallest size", against, "x", goal=Goal(2))
             yield from effects_under_load("P1", "store write", size, write, subject.idle)
-
-
-def paths(sizes: Sequence[int]) -> Iterable[Figure]:
-    """P2: requests/s on the last of N paths of one hostname against a single path, direct responses."""
-    for kind in ("prefix", "exact", "mixed"):
-        with ExitStack() as stack:
-            single = _paths_subject(stack, kind, 1, FLOOR_PORT)
-            for size in sizes:
-                with ExitStack() as inner:
-                    last = _paths_subject(inner, kind, size, PORT)
-                    rates: list[float] = []
-                    singles: list[float] = []
-                    for _ in range(5):
-                        singles.append(requests_per_second(FLOOR_PORT, single))
-                        rates.append(requests_per_second(PORT, last))
-                    goal = Goal(0.9, DESCENDING, of_floor=True)
-                    floor = statistics.median(singles)
-                    yield figure("P2", size, f"last path, {kind}", rates, "requests/s", floor=floor, goal=goal)
 
 
 def controller_cost(sizes: Sequence[int]) -> Iterable[Figure]:
@@ -166,6 +148,9 @@ def _starts(
 
 def memory(sizes: Sequence[int]) -> Iterable[Figure]:
     """P8: resident memory of propylon and of Envoy, with N hostnames; the floor has the same hostnames."""
+    if profiling():
+        profile_memory(max(sizes))
+        return
     for size in sizes:
         floors = {}
         for form in ("rds", "scoped"):
@@ -240,36 +225,6 @@ def _parts(documents: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
     return (documents[i : i + 100] for i in range(0, len(documents), 100))
 
 
-def _paths_subject(stack: ExitStack, kind: str, size: int, port: int) -> str:
-    """Start a propylon with N paths of one hostname; the path to ask for."""
-    rules = [{"matches": [_path_match(kind, i)]} for i in range(size)]
-    redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": "x.example.org"}}
-    documents = worlds.base(port=port)
-    documents[-1]["spec"]["addresses"][0]["value"] = HOST
-    for number, part in enumerate(_parts([r["matches"][0] for r in rules])):
-        document = worlds.route(f"r{number:04}", "paths.example.com", None)
-        document["spec"]["rules"] = [
-            {"matches": part[i : i + MATCHES_OF_A_ROUTE], "filters": [redirect]}
-            for i in range(0, len(part), MATCHES_OF_A_ROUTE)
-        ]
-        documents.append(document)
-    subject = stack.enter_context(Subject(documents))
-    subject.ready(GATEWAY, seconds=600)
-    return f"/path/number/{size - 1}/x" if kind != "exact" else f"/path/number/{size - 1}"
-
-
-def _path_match(kind: str, number: int) -> dict[str, Any]:
-    path = f"/path/number/{number}"
-    if kind == "exact":
-        return {"path": {"type": "Exact", "value": path}}
-    match: dict[str, Any] = {"path": {"type": "PathPrefix", "value": path}}
-    if kind == "mixed" and number % 10 == 3:
-        match["headers"] = [{"name": "x-kind", "value": str(number)}]
-    if kind == "mixed" and number % 10 == 7:
-        match = {"path": {"type": "RegularExpression", "value": f"{path}/[a-z]+/end"}}
-    return match
-
-
 # -- measuring ---
 
 
@@ -287,20 +242,3 @@ def _costs(
             subject.idle()
         costs.append((subject.call("usage")["cpu"] - before) / each * 1000)
     return costs, (cpu_seconds(proxy) - before_proxy) / (groups * each) * 1000
-
-
-def requests_per_second(port: int, path: str, *, seconds: int = 2, connections: int = 16) -> float:
-    """What wrk (Debian: wrk) gets out of one path."""
-    url = f"http://{HOST}:{port}{path}"
-    done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", "Host: paths.example.com", url],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if "Non-2xx" in done.stdout and "404" in done.stdout:
-        raise BenchError(f"the path is not answered: {done.stdout}")
-    for line in done.stdout.splitlines():
-        if line.startswith("Requests/sec:"):
-            return float(line.split()[1])
-    raise BenchError(f"wrk said nothing: {done.stdout} {done.stderr}")

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 from bench import worlds
 from bench.envoy_gateway import OWN_GROUP, EnvoyGateway, version
 from bench.envoy_gateway import backend as peer_backend
+from bench.envoy_profiles import profile_requests
 from bench.instructions import Requests, counted_envoy, instructions, requests, system_calls
 from bench.machine import cpu_seconds
 from bench.plain_envoy import PlainEnvoy, configuration
 from bench.record import DESCENDING, Figure, Goal, figure
-from bench.subject import BenchError, Subject, until
+from bench.subject import BenchError, Subject, profiling, until
 from bench.traffic import HOST, Backend, Totals, certificate, free_ports, h2load, listens, wrk
 
 HOSTNAME = "shop.example.com"
@@ -101,6 +102,9 @@ class Proxies:
 
 def throughput(sizes: Sequence[int]) -> Iterable[Figure]:
     """P3: propylon beside a hand-written Envoy and Envoy Gateway, at so many connections; counts of a request first."""
+    if profiling():
+        _profile(max(sizes))
+        return
     yield from _counted()
     peers = f"(floor: Envoy Gateway {version()})"
     with Proxies() as proxies:
@@ -182,6 +186,15 @@ def world(backend: Backend, pair: tuple[str, str], port: int, tls_port: int) -> 
         ]
         documents.append(document)
     return documents
+
+
+def _profile(size: int) -> None:
+    for label, access_log in (("", False), (" with access log", True)):
+        with Proxies() as proxies:
+            ours = proxies.ours(access_log=access_log)
+            for name, send in _sends(ours).items():
+                load = partial(LOADS[name], ours, size)
+                profile_requests(f"P3 {name}{label}", size, ours.pid, load, send)
 
 
 # -- in seconds ---
