@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pstats
+import re
 import sys
 import threading
 import time
@@ -54,7 +55,7 @@ class Profiles:
         """Write the top of what was counted to `NAME.txt`, in place of what another size left there."""
         self._profile.disable()
         used = time.process_time() - self._began
-        file = Path(self.directory, f"{name.replace(' ', '-')}.txt")
+        file = Path(self.directory, file_name(name))
         file.write_text(render(self._profile, f"{name}, {size:,}", used), encoding="utf-8")
 
     def memory_end(self, name: str, size: int) -> None:
@@ -73,8 +74,13 @@ class Profiles:
             place = each.traceback[0]
             where = f"{_package(place.filename)}/{Path(place.filename).name}:{place.lineno}"
             lines.append(f"{each.size / 2**20:8.1f} MiB  {each.count:9,}  {where}")
-        file = Path(self.directory, f"{name.replace(' ', '-')}.txt")
+        file = Path(self.directory, file_name(name))
         file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def file_name(name: str) -> str:
+    """Where the profile of that name is kept."""
+    return f"{re.sub('[^A-Za-z0-9]+', '-', name)}.txt"
 
 
 def _package(file: str) -> str:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.commands import PROFILING
+from bench.commands import PROFILING, file_name
 from bench.instructions import Requests, system_calls
 from bench.machine import cpu_seconds
 from bench.subject import BenchError
@@ -22,7 +22,7 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 def keep(name: str, text: str) -> None:
     """Write a profile, in place of what another size left there."""
-    Path(os.environ[PROFILING], f"{re.sub('[^A-Za-z0-9]+', '-', name)}.txt").write_text(text, encoding="utf-8")
+    Path(os.environ[PROFILING], file_name(name)).write_text(text, encoding="utf-8")
 
 
 def profile_requests(name: str, size: int, pid: int, load: Callable[[int], object], send: Requests) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bench import worlds
 from bench.record import Figure, Goal, figure
-from bench.subject import BenchError, Subject, until
+from bench.subject import BenchError, Subject, profiling, until
 from bench.traffic import HOST, Backend, Totals, Visits, Wrk, certificate, serial_shown
 
 PORT, TLS_PORT = 18080, 18443
@@ -196,12 +196,19 @@ CHANGES_OF_LARGE: dict[str, tuple[Change, int]] = {
 }
 
 
+PROFILED = ("route change", f"{UNRELATED:,} unrelated changes")
+"""Kinds of change that a profile of the controller is kept of; the others are one of these, or take their time
+elsewhere."""
+
+
 def zero_drop(sizes: Sequence[int]) -> Iterable[Figure]:
     """P4: of N requests during each kind of change, how many failed."""
     large = f"{LARGE.routes:,} hostnames, {LARGE.listener_sets} ListenerSets: "
     for size in sizes:
         for prefix, world, changes in (("", SMALL, CHANGES), (large, LARGE, CHANGES_OF_LARGE)):
             for name, (change, least) in changes.items():
+                if profiling() and name not in PROFILED:
+                    continue
                 yield from _failures(size, f"{prefix}{name}", world, change, least)
 
 
