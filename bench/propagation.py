@@ -76,5 +76,5 @@ def effects_under_load(
         load.abandon()
     yield figure(scenario, size, f"{what} under load, p50", times, "ms")
     yield figure(scenario, size, f"{what} under load, p99", [percentile(times, 0.99)], "ms")
-    yield figure(scenario, size, "under load: failed requests", [totals.failed], "requests", goal=Goal(0))
-    yield figure(scenario, size, "under load: requests", [totals.requests], "requests")
+    yield figure(scenario, size, f"{what} under load: failed requests", [totals.failed], "requests", goal=Goal(0))
+    yield figure(scenario, size, f"{what} under load: requests", [totals.requests], "requests")

@@ -54,11 +54,12 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
 
             with subject.profiled("P1 file edit", size):
                 times = effects(PORT, size, edit, subject.idle)
-            yield figure("P1", size, "file edit, p50", times, "ms", floor=flat)
+            yield figure("P1", size, "file edit, p50", times, "ms", floor=flat, goal=Goal(3, of_floor=True))
             least_file = least_file or statistics.median(times)
             against = [statistics.median(times) / least_file]
             yield figure("P1", size, "file edit, p50: against the smallest size", against, "x", goal=Goal(2))
             yield figure("P1", size, "file edit, p99", [percentile(times, 0.99)], "ms")
+            yield from effects_under_load("P1", "file edit", size, edit, subject.idle)
         with Subject(worlds.hostnames(size, PORT)) as subject:
             subject.ready(GATEWAY, seconds=600)
 
