@@ -112,7 +112,8 @@ class World:
 
     def __init__(self, settings=None):
         self.engine = Engine()
-        self.graph = SimpleNamespace(**{name: self.engine.source(f"graph: {name}") for name in COLLECTIONS})
+        with self.engine.ahead():
+            self.graph = SimpleNamespace(**{name: self.engine.source(f"graph: {name}") for name in COLLECTIONS})
         self.graph.listeners_by_port = self.graph.served_listeners.index(
             "graph: listeners by port", lambda key, each: (port_key(key, each),)
         )

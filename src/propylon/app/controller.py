@@ -15,7 +15,7 @@ from propylon.envoy import EnvoySettings, Forms, Resource, Translation, build_fo
 from propylon.graph import Graph, Settings, Sources, build_graph
 from propylon.graph.model import Finding
 from propylon.graph.sources import FIELD_OF_KIND
-from propylon.incremental import Collection, Engine, Source
+from propylon.incremental import Collection, Commit, Engine, Source
 from propylon.status import CLUSTER_FEATURES, PortProgrammed, StatusCollections, build_status
 
 Node = api.ObjectKey
@@ -131,14 +131,8 @@ class Controller:
         commit = self.engine.commit()
         if not (commit.changed or commit.failures or commit.trace):
             return Outcome({}, {}, {}, frozenset(), unserved_changed=False, failures=(), explanation="")
-        resources: dict[Node, dict[ResourceName, bytes | None]] = {}
-        for collection in self._resources:
-            for (node, name), (old, new) in commit.changes(collection).items():
-                known = new or old
-                if known is not None and (old is None or new is None or old.body != new.body):
-                    resources.setdefault(node, {})[known.type_url, name] = new.body if new is not None else None
         return Outcome(
-            resources=resources,
+            resources=self._changed_resources(commit),
             statuses={ref: new for ref, (_, new) in commit.changes(self.status.statuses).items()},
             findings={
                 (collection.name, ref): new or ()
@@ -152,6 +146,22 @@ class Controller:
             failures=tuple(commit.failures),
             explanation=commit.explain() if self.engine.trace and commit.trace else "",
         )
+
+    def advance(self) -> dict[Node, dict[ResourceName, bytes | None]]:
+        """Begin a batch with what was taken in so far, and return what changed of clusters, endpoints and Secrets.
+
+        To be repeated as more is taken in; `commit` does the rest, and tells of all.
+        """
+        return self._changed_resources(self.engine.advance())
+
+    def _changed_resources(self, commit: Commit) -> dict[Node, dict[ResourceName, bytes | None]]:
+        resources: dict[Node, dict[ResourceName, bytes | None]] = {}
+        for collection in self._resources:
+            for (node, name), (old, new) in commit.changes(collection).items():
+                known = new or old
+                if known is not None and (old is None or new is None or old.body != new.body):
+                    resources.setdefault(node, {})[known.type_url, name] = new.body if new is not None else None
+        return resources
 
     def resource(self, node: Node, name: ResourceName) -> Resource | None:
         """The desired resource of that type and name."""

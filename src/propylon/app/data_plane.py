@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from propylon import api
 from propylon.app.acknowledgements import Acknowledgements, merge_findings, rejection_findings
-from propylon.app.controller import Controller, Node, Outcome
+from propylon.app.controller import Controller, Node, Outcome, ResourceName
 from propylon.app.form_changes import FormChanges
 from propylon.app.ports import PortGuard
 from propylon.app.report import Problem
@@ -60,6 +60,8 @@ class DataPlane:
         self._chains: dict[str, set[str]] = {}
         """By node, the filter chains that changed and were not acknowledged when it was last looked."""
         self._served: set[Node] = set()
+        self._begun: set[Node] = set()
+        """Nodes whose proxies were started before it was known what they serve."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: dict[str, Problem] = {}
 
@@ -113,6 +115,16 @@ class DataPlane:
         self.retry_at = None
         return True
 
+    def publish_ahead(self, resources: Mapping[Node, Mapping[ResourceName, bytes | None]]) -> None:
+        """Start proxies, and have those that are new told of clusters, endpoints and Secrets, while it is still being
+        found out what they serve. What is published next is the rest."""
+        wanted = {key for key, gateway in self.controller.graph.gateways.items() if gateway.accepted}
+        for node in wanted.intersection(resources):
+            self.xds.update("/".join(node), resources[node])
+        for node in sorted(wanted - self._served - self._begun):
+            self._in_background(self._start_proxy("/".join(node)))
+        self._begun |= wanted - self._served
+
     def publish(self, outcome: Outcome, *, retry: bool) -> None:
         """Hand changed resources to the xDS server, start proxies of new Gateways, stop those of Gateways gone."""
         graph = self.controller.graph
@@ -133,12 +145,12 @@ class DataPlane:
                 self.xds.update("/".join(node), sent, complete=True)
                 self._chains.setdefault("/".join(node), set()).update(n for kind, n in sent if kind == FCDS)
                 self._told.add("/".join(node))
-        for node in sorted(self._served - wanted):
+        for node in sorted((self._served | self._begun) - wanted):
             self._withdraw(node)
         # In the background: a successor of the same name waits there until its predecessor is drained.
-        for node in sorted(wanted - self._served):
+        for node in sorted(wanted - self._served - self._begun):
             self._in_background(self._start_proxy("/".join(node)))
-        self._served = wanted
+        self._served, self._begun = wanted, set()
         if retry:
             for name in self.acknowledgements.nodes_with_rejections:
                 self.xds.retry(name)

@@ -48,6 +48,9 @@ BREATH_SECONDS = 0.02
 ANSWER_SECONDS = 0.01
 """How long statuses wait for proxies to answer: as a rule these need 1 or 2 ms."""
 
+HEARING_SECONDS = 0.002
+"""How long proxies are heard between two parts of a large world that is read."""
+
 FEW_ROUTES = 200
 """Up to so many, URLs are printed again after every change of a listener."""
 
@@ -104,6 +107,8 @@ class Runtime:
         self._writing_statuses = False
         self._store_retry_at: float | None = None
         self._settled = False
+        self._computed = asyncio.Event()
+        """Set once there is a whole world that one can be told of."""
         self._silent = 0
         self._noticed: frozenset[str] = frozenset()
         self._unannounced = False
@@ -178,9 +183,23 @@ class Runtime:
             await self.echo.start()
         await self.control.start()
         self.workspace.files.sync()
+        await self._advance()
         await self._turn()
+        self._computed.set()
         set_apart()
         await self.plane.retain()
+
+    async def _advance(self) -> None:
+        """Have proxies work on what is known of a large world while the rest of it is computed."""
+        with contextlib.suppress(StoreUnavailable):  # the turn says so
+            for known in self.workspace.advance():
+                self.plane.publish_ahead(known)
+                await asyncio.sleep(HEARING_SECONDS)
+            heard = time.monotonic()
+            while self.workspace.step():
+                if time.monotonic() - heard > 10 * HEARING_SECONDS:
+                    await asyncio.sleep(HEARING_SECONDS)
+                    heard = time.monotonic()
 
     async def _serve(self, watching: asyncio.Task[None]) -> None:
         watching.add_done_callback(lambda _: self._bell.set())
@@ -350,9 +369,11 @@ class Runtime:
             self.say(line)
 
     async def _status(self, _arguments: Any) -> dict[str, Any]:
+        await self._computed.wait()
         return {"report": self.workspace.report(), "settled": self._settled}
 
     async def _explain(self, arguments: Any) -> dict[str, Any]:
+        await self._computed.wait()
         request = Request(
             arguments["url"],
             arguments.get("method", ""),

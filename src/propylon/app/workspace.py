@@ -1,14 +1,14 @@
 """The half of the process that needs no proxy: store, files, addresses, development certificates."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from propylon import api
 from propylon.app.addresses import AddressFile, assign, loopback_block, machine_has, parse_pool, plan_addresses
 from propylon.app.configuration import BackendOverride, UpOptions
-from propylon.app.controller import Controller, Outcome, describe
+from propylon.app.controller import Controller, Node, Outcome, ResourceName, describe
 from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certificates
 from propylon.app.documents import secret_document
 from propylon.app.problems import Problems
@@ -23,6 +23,18 @@ from propylon.store import Gone, StoreUnavailable
 from propylon.store.files import FileChange, FileProblem, FilesController, FileSource, Severity
 
 log = logging.getLogger("propylon")
+
+PART = 1_500
+"""Objects that are read before the loop does something else, when there are many at the start: some 200 ms."""
+
+_READ_LATE = (
+    "Gateway",
+    "ListenerSet",
+    "EndpointSlice",
+    "Service",
+    *(kind + "Route" for kind in ("HTTP", "GRPC", "TLS", "TCP", "UDP")),
+)
+"""Kinds that are read after all others, in this order, as they mean something else before those are known."""
 
 
 class Workspace:
@@ -87,6 +99,28 @@ class Workspace:
         self.problems.set_others("files", map(_of_file, self._file_problems))
         self.problems.set_others("objects", self._undecodable.values())
         return outcome
+
+    def advance(self) -> Iterator[dict[Node, dict[ResourceName, bytes | None]]]:
+        """Read the store in parts before the first turn, and return after each what proxies can be told already.
+
+        A part is at most `PART` objects. Where there is little, the turn is left to
+        do it all. Raises StoreUnavailable.
+        """
+        listing = self.store.list()
+        if len(listing.refs) <= PART:
+            return
+        order = {kind: place for place, kind in enumerate(_READ_LATE)}
+        objects = sorted(zip(listing.refs, listing.raw, strict=True), key=lambda pair: order.get(pair[0].kind, -1))
+        for part in (objects[i : i + PART] for i in range(0, len(objects), PART)):
+            for ref, raw in part:
+                self._take(ref, raw)
+            self._place_gateways()
+            yield self.controller.advance()
+        self._version = listing.resource_version
+
+    def step(self) -> bool:
+        """Compute one thing more of what `advance` read; False if the turn can do the rest at once."""
+        return self._version is not None and self.controller.engine.step()
 
     def compute(self) -> Outcome:
         """Run one batch over what was taken in so far."""

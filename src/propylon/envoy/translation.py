@@ -105,26 +105,35 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
     """Create the collections that hold Envoy's configuration of every Gateway in `graph`."""
     forms = forms or build_forms(engine, graph, settings)
 
+    with engine.ahead():  # what others refer to, so that proxies can be told of it while the rest is computed
+        weighted_udp = _weighted_udp_routes(engine, graph)
+        plans = _plans(engine, graph, settings)
+        keepers = _secret_keepers(engine, plans)
+        clusters = Union(engine, "envoy: every cluster", keepers, _clusters(engine, graph, weighted_udp, settings))
+        endpoints = _endpoints(engine, graph, weighted_udp)
+        secrets = _secrets(engine, graph)
     tables = build_route_tables(engine, graph, settings)
-    weighted_udp = _weighted_udp_routes(engine, graph)
     route_configurations, scopes = _route_configurations(engine, graph, tables, forms, settings)
-    listeners, filter_chains, secret_keepers = _listeners(engine, graph, tables, forms, settings)
+    listeners, filter_chains = _listeners(engine, graph, plans, tables, forms, settings)
     return Translation(
         listeners=listeners,
         filter_chains=filter_chains,
         route_configurations=route_configurations,
         scopes=scopes,
-        clusters=Union(
-            engine, "envoy: every cluster", secret_keepers, _clusters(engine, graph, weighted_udp, settings)
-        ),
-        endpoints=_endpoints(engine, graph, weighted_udp),
-        secrets=_secrets(engine, graph),
+        clusters=clusters,
+        endpoints=endpoints,
+        secrets=secrets,
     )
 
 
 def _listeners(
-    engine: Engine, graph: Graph, tables: Tables, forms: Forms, settings: EnvoySettings
-) -> tuple[Resources, ...]:
+    engine: Engine,
+    graph: Graph,
+    plans: Collection[ChainKey, ChainPlan],
+    tables: Tables,
+    forms: Forms,
+    settings: EnvoySettings,
+) -> tuple[Resources, Resources]:
     def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
         return (PortKey(key.gateway, key.port, key.transport),)
 
@@ -188,7 +197,6 @@ def _listeners(
     by_table = authorization.index("envoy: authorization by table", lambda key, _: (key.table,))
     authorization_by_table = engine.derive("envoy: authorization of tables", by_table, of_table)
     authorization_by_listener = engine.derive("envoy: authorization of listeners", tables, of_listeners)
-    plans = _plans(engine, graph, settings)
     chains = engine.derive("envoy: filter chains", plans, chain)
     chains_inside = chains.index("envoy: chains inside", lambda key, each: () if each.discovered else (key.port,))
     by_share = plans.index(
@@ -200,7 +208,6 @@ def _listeners(
     return (
         engine.flat_derive("envoy: listeners", heads, listener),
         engine.flat_derive("envoy: discovered chains", chains, discovered),
-        _secret_keepers(engine, plans),
     )
 
 

@@ -123,41 +123,42 @@ class Graph(NamedTuple):
 
 def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
     """Derive the Graph from its sources. Call once per engine, before the first commit or after it."""
-    grants = index_grants(engine, sources)
-    classes = build_classes(engine, sources, settings)
-    heads = build_heads(engine, sources, classes)
-    policies = build_policies(engine, sources, grants)
-    found_backends = build_backends(engine, sources, grants, policies, settings.cluster_domain)
-    backends = found_backends.backends
-    slice_endpoints = build_slice_endpoints(engine, sources, found_backends)
-    endpoints = build_endpoints(engine, sources, found_backends, slice_endpoints)
+    with engine.ahead():  # what clusters, endpoints and Secrets come from
+        grants = index_grants(engine, sources)
+        classes = build_classes(engine, sources, settings)
+        heads = build_heads(engine, sources, classes)
+        policies = build_policies(engine, sources, grants)
+        found_backends = build_backends(engine, sources, grants, policies, settings.cluster_domain)
+        backends = found_backends.backends
+        slice_endpoints = build_slice_endpoints(engine, sources, found_backends)
+        endpoints = build_endpoints(engine, sources, found_backends, slice_endpoints)
 
-    gateway_tls, frontend_authorities = build_gateway_tls(engine, sources, grants)
-    tables = Tables(engine, sources, grants, heads, backends, gateway_tls, settings)
-    listener_sets = build_listener_sets(tables)
-    own_listeners = build_own_listeners(tables)
-    listeners = build_listeners(engine, own_listeners, listener_sets)
-    listener_set_nodes = build_listener_set_nodes(engine, listener_sets, listeners)
-    gateways = build_gateways(tables, own_listeners, listener_set_nodes, listeners)
-    by_parent = listeners.index("listeners by parent", parents_of)
-    by_host = listeners.index("listeners by host", host_keys)
-    bindings = build_bindings(engine, sources, gateways)
-    served = build_served(engine, listeners, bindings)
-    by_port = served.index("listeners by port", lambda key, listener: (port_key(key, listener),))
-    bound_ports = build_bound_ports(engine, served, by_port, bindings)
-    by_gateway = listener_sets.index("listener sets by gateway", lambda _key, found: (found.node.gateway,))
+        gateway_tls, frontend_authorities = build_gateway_tls(engine, sources, grants)
+        tables = Tables(engine, sources, grants, heads, backends, gateway_tls, settings)
+        listener_sets = build_listener_sets(tables)
+        own_listeners = build_own_listeners(tables)
+        listeners = build_listeners(engine, own_listeners, listener_sets)
+        listener_set_nodes = build_listener_set_nodes(engine, listener_sets, listeners)
+        gateways = build_gateways(tables, own_listeners, listener_set_nodes, listeners)
+        by_parent = listeners.index("listeners by parent", parents_of)
+        by_host = listeners.index("listeners by host", host_keys)
+        bindings = build_bindings(engine, sources, gateways)
+        served = build_served(engine, listeners, bindings)
+        by_port = served.index("listeners by port", lambda key, listener: (port_key(key, listener),))
+        bound_ports = build_bound_ports(engine, served, by_port, bindings)
+        by_gateway = listener_sets.index("listener sets by gateway", lambda _key, found: (found.node.gateway,))
 
-    default_gateways = heads.index("default gateways", lambda _key, head: (head.default_scope or "None",))
-    attachment = AttachmentTables(sources, heads, default_gateways, listener_sets, listeners, by_parent, by_host)
-    routes = build_routes(engine, attachment, grants, backends)
+        default_gateways = heads.index("default gateways", lambda _key, head: (head.default_scope or "None",))
+        attachment = AttachmentTables(sources, heads, default_gateways, listener_sets, listeners, by_parent, by_host)
+        routes = build_routes(engine, attachment, grants, backends)
+        l4_routes = build_l4_routes(engine, routes, listeners)
+
+        clusters = build_clusters(engine, routes, l4_routes, listeners, bindings, backends)
+        authorities: Collection[SecretKey, bytes] = Union(
+            engine, "authorities", frontend_authorities, policies.authorities, found_backends.authorities
+        )
+        secrets = build_secrets(engine, sources, listeners, bindings, clusters, authorities)
     virtual_hosts = build_virtual_hosts(engine, routes, listeners, by_host)
-    l4_routes = build_l4_routes(engine, routes, listeners)
-
-    clusters = build_clusters(engine, routes, l4_routes, listeners, bindings, backends)
-    authorities: Collection[SecretKey, bytes] = Union(
-        engine, "authorities", frontend_authorities, policies.authorities, found_backends.authorities
-    )
-    secrets = build_secrets(engine, sources, listeners, bindings, clusters, authorities)
     uses = build_backend_uses(engine, routes, listeners)
     return Graph(
         settings=settings,

@@ -83,7 +83,8 @@ class Sources(NamedTuple):
     @classmethod
     def create(cls, engine: Engine) -> "Sources":
         """Create the sources of an engine."""
-        return cls(*(engine.source(f"{name.replace('_', ' ')} (source)") for name in cls._fields))
+        with engine.ahead():
+            return cls(*(engine.source(f"{name.replace('_', ' ')} (source)") for name in cls._fields))
 
     def by_kind(self, group: str, kind: str) -> Source[api.ObjectKey, Any] | None:
         """Return the source of a kind, or None if the Graph does not look at that kind."""

@@ -81,6 +81,24 @@ class Commit:
         """How many nodes were computed."""
         return sum(self.recomputed.values())
 
+    def _continue(self, later: Commit) -> None:
+        """Add what a later part of the same batch did."""
+        for collection, changes in later._changes.items():
+            if collection not in self._changes:
+                self._changes[collection] = changes
+                continue
+            joined = dict(self._changes[collection])
+            _join(joined, changes)
+            if joined:
+                self._changes[collection] = _by_key(joined)
+            else:
+                del self._changes[collection]
+        self.failures += later.failures
+        self.trace += later.trace
+        for mine, others in ((self.recomputed, later.recomputed), (self.indexed, later.indexed)):
+            for name, count in others.items():
+                mine[name] = mine.get(name, 0) + count
+
     def explain(self) -> str:
         """Tell the batch as text: one line per changed source key and per recomputed node."""
         if not self.trace:
@@ -104,15 +122,27 @@ class Observation(Generic[K, V]):
         self._gathered: dict[K, Change[V]] = {key: (None, value) for key, value in collection.items()}
 
     def _gather(self, changes: Mapping[K, Change[V]]) -> None:
-        for key, (old, new) in changes.items():
-            if key in self._gathered:
-                old = self._gathered[key][0]  # noqa: PLW2901 - the consumer knows the state before the first change
-            if old is new or (old is not None and old == new):
-                self._gathered.pop(key, None)
-            else:
-                self._gathered[key] = (old, new)
+        _join(self._gathered, changes)
 
     def take(self) -> dict[K, Change[V]]:
         """Return key -> (old, new) since the last call; the first call starts from an empty collection."""
         gathered, self._gathered = self._gathered, {}
         return gathered
+
+
+def _join(gathered: dict[K, Change[V]], changes: Mapping[K, Change[V]]) -> None:
+    """Add later changes to earlier ones, of which the state before the first counts; what is as it was is no change."""
+    for key, (old, new) in changes.items():
+        if key in gathered:
+            old = gathered[key][0]  # noqa: PLW2901
+        if old is new or (old is not None and old == new):
+            gathered.pop(key, None)
+        else:
+            gathered[key] = (old, new)
+
+
+def _by_key(changes: dict[K, Change[V]]) -> dict[K, Change[V]]:
+    try:
+        return dict(sorted(changes.items(), key=lambda item: item[0]))  # type: ignore[arg-type, return-value]
+    except TypeError:
+        return changes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from propylon.incremental.collection import Collection, Source
@@ -16,6 +17,9 @@ K2 = TypeVar("K2")
 V2 = TypeVar("V2")
 R = TypeVar("R")
 
+OTHERS = 1 << 20
+"""Added to the order of collections that are not computed ahead, so that these come after all that are."""
+
 
 class Engine:
     """A graph of collections, recomputed in batches. Not thread-safe; nothing in it waits.
@@ -28,7 +32,11 @@ class Engine:
         """Whether commits record every recomputed node with its causes. Costs time and memory."""
         self.batches = 0
         """How many commits changed anything; what was read from collections holds while it stays the same."""
-        self._collections: list[Collection[Any, Any]] = []
+        self._collections: dict[int, Collection[Any, Any]] = {}
+        """By order, in the order of creation."""
+        self._is_ahead = False
+        self._begun: Commit | None = None
+        """What `advance` did since the last commit."""
         self._due: set[int] = set()
         """The orders of the collections that have something to work off: in most batches a few of a hundred."""
         self._names: set[str] = set()
@@ -74,7 +82,19 @@ class Engine:
     @property
     def collections(self) -> tuple[Collection[Any, Any], ...]:
         """Every collection, in the order of creation."""
-        return tuple(self._collections)
+        return tuple(self._collections.values())
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Have the collections created meanwhile computed by `advance` too, and before all others in a commit.
+
+        They can look at one another only. A derivation that looks at another collection raises OrderError.
+        """
+        before, self._is_ahead = self._is_ahead, True
+        try:
+            yield
+        finally:
+            self._is_ahead = before
 
     @property
     def failing(self) -> Mapping[tuple[str, Any], Exception]:
@@ -86,6 +106,47 @@ class Engine:
 
         Raises RuntimeError when called by a derivation. Exceptions of user functions do not escape: `Commit.failures`.
         """
+        commit = self._run(2 * OTHERS)
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            begun._continue(commit)
+            commit = begun
+        if commit.changed:
+            self.batches += 1
+            for observation in self._observations:
+                observation._gather(commit.changes(observation.collection))
+        return commit
+
+    def advance(self) -> Commit:
+        """Begin a batch: take in what is queued and compute what was created under `ahead`; the commit does the rest.
+
+        Can be repeated with more in the queue, so that who works with these collections need not wait for all. What
+        it returns is what this call changed; the commit tells of all calls since the one before, and until then
+        observations see nothing. Raises RuntimeError when called by a derivation.
+        """
+        commit = self._run(OTHERS)
+        self._begin(commit)
+        return commit
+
+    def step(self) -> bool:
+        """Compute one collection more of a batch, whichever is next; False if nothing is left but the commit.
+
+        For who has other things to do in the middle of a large batch. Raises RuntimeError when called by a derivation.
+        """
+        if not self._due:
+            return False
+        self._begin(self._run(min(self._due) + 1))
+        return True
+
+    def _begin(self, commit: Commit) -> None:
+        if commit.changed:
+            self.batches += 1
+        if self._begun is None:
+            self._begun = Commit()
+        self._begun._continue(commit)
+
+    def _run(self, end: int) -> Commit:
+        """Settle the collections whose order is below `end`."""
         self._forbid_in_commit("a commit was asked for")
         self._committing = True
         commit = Commit()
@@ -93,6 +154,8 @@ class Engine:
             due = self._due
             while due:
                 order = min(due)  # what is marked meanwhile was created later
+                if order >= end:
+                    break
                 due.discard(order)
                 collection = self._collections[order]
                 changes = collection._settle(commit)
@@ -101,10 +164,6 @@ class Engine:
                     collection._spread(changes)
         finally:
             self._committing = False
-        if commit.changed:
-            self.batches += 1
-            for observation in self._observations:
-                observation._gather(commit.changes(observation.collection))
         return commit
 
     def _adopt(self, collection: Collection[Any, Any]) -> int:
@@ -112,8 +171,8 @@ class Engine:
         if collection.name in self._names:
             raise ValueError(f"there is a collection named {collection.name!r} already")
         self._names.add(collection.name)
-        self._collections.append(collection)
-        order = len(self._collections) - 1
+        order = len(self._collections) + (0 if self._is_ahead else OTHERS)
+        self._collections[order] = collection
         self._due.add(order)
         return order
 

@@ -273,7 +273,7 @@ class Stream:
     def take(self) -> list[Response]:
         """Return the responses to send now; they are in flight from here on."""
         if not self._may_send():
-            return []
+            return self._take_ahead()
         subscriptions = sorted(self.subscriptions.values(), key=lambda s: send_rank(s.type_url))
         plans = {subscription.type_url: self._plan(subscription) for subscription in subscriptions}
         responses: list[Response] = []
@@ -305,6 +305,22 @@ class Stream:
                 responses.append(response)
                 if response.type_url == CDS:
                     self._demand_endpoints(response.resources.values(), plans)
+        return responses
+
+    def _take_ahead(self) -> list[Response]:
+        """Before its world is complete, a proxy that has nothing is given what others will refer to: it serves nothing
+        yet. One that has something keeps all of it, as what is missing here might only not be known yet.
+        """
+        responses: list[Response] = []
+        for subscription in sorted(self._made_first(), key=lambda s: send_rank(s.type_url)):
+            if not subscription.is_blank or subscription.flight is not None:
+                continue
+            response = self._respond(subscription, Plan(self._plan(subscription).changes), NEVER)
+            if response is not None:
+                subscription.greeted = True
+                responses.append(response)
+                if response.type_url == CDS:
+                    self._demand_endpoints(response.resources.values(), {})
         return responses
 
     @property

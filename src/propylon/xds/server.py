@@ -166,8 +166,9 @@ class Server:
     def update(self, node: str, changes: Mapping[ResourceName, bytes | None], *, complete: bool = False) -> None:
         """Change the desired state of a node by a delta; None removes a resource.
 
-        Nothing is sent to a node's proxies before an update said `complete`: that its whole world is there. It stays
-        complete. Updates within one turn of the event loop travel together.
+        Before an update said `complete`, that the node's whole world is there, proxies that have nothing are sent
+        clusters, endpoints and Secrets alone, and others nothing. It stays complete. Updates within one turn of the
+        event loop travel together.
         """
         world = self._worlds.setdefault(node, World())
         became_complete = complete and not world.complete

@@ -29,9 +29,10 @@ def version_of(body: bytes) -> str:
 class World:
     """The desired state of a node, shared by its streams.
 
-    `complete` turns true with the first update that says so and stays: until then proxies are sent nothing, because
-    what is missing might only not be known yet. `good` holds the last version any proxy of the node acknowledged;
-    `rejected` the desired versions that were refused, with Envoy's message.
+    `complete` turns true with the first update that says so and stays: until then proxies that have something are sent
+    nothing, because what is missing might only not be known yet, and others only what the rest will refer to. `good`
+    holds the last version any proxy of the node acknowledged; `rejected` the desired versions that were refused, with
+    Envoy's message.
     """
 
     def __init__(self) -> None:

@@ -380,6 +380,43 @@ def test_collections_created_later_start_from_what_is_there() -> None:
     assert dict(doubled.items()) == {"a": 2}
 
 
+def test_what_is_computed_ahead_is_told_once_and_the_rest_waits_for_the_commit() -> None:
+    engine = Engine()
+    with engine.ahead():
+        source = numbers(engine, a=1)
+        doubled = engine.derive("doubled", source, lambda key, value, look: value * 2)
+    rest = engine.derive("rest", doubled, lambda key, value, look: value + 1)
+    observation = engine.observe(doubled)
+    assert engine.advance().changes(doubled) == {"a": (None, 2)}
+    source.set("a", 2)
+    source.set("b", 1)
+    stage = engine.advance()
+    assert stage.changes(doubled) == {"a": (2, 4), "b": (None, 2)}
+    assert stage.changes(rest) == {}
+    assert dict(rest.items()) == {}
+    source.remove("b")
+    assert observation.take() == {}
+    commit = engine.commit()
+    assert commit.changes(doubled) == observation.take() == {"a": (None, 4)}
+    assert commit.changes(rest) == {"a": (None, 5)}
+    assert commit.recomputed == {"doubled": 3, "rest": 1}
+    source.set("a", 3)
+    engine.advance()
+    source.set("a", 2)
+    assert not engine.commit().changed
+
+
+def test_what_is_computed_ahead_looks_at_nothing_else() -> None:
+    engine = Engine()
+    late = numbers(engine, a=1)
+    with engine.ahead():
+        early: Source[str, int] = engine.source("early")
+        engine.derive("hasty", early, lambda key, value, look: look.get(late, "a"))
+    early.set("a", 1)
+    (failure,) = engine.advance().failures
+    assert isinstance(failure.exception, OrderError)
+
+
 def test_an_observation_gathers_over_commits() -> None:
     engine = Engine()
     source = numbers(engine, a=1, b=1)

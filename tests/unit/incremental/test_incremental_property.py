@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from random import Random
 from typing import Any
 
@@ -16,11 +17,17 @@ State = dict[str, dict[int, int]]
 
 
 class Program:
-    """Collections built by a seed: the same seed gives the same program, whatever happened before."""
+    """Collections built by a seed: the same seed gives the same program, whatever happened before.
 
-    def __init__(self, seed: int) -> None:
+    The sources and the first `ahead` others, if any, can be computed before a commit.
+    """
+
+    def __init__(self, seed: int, ahead: int = 0) -> None:
         random = Random(seed)
         self.engine = Engine()
+        early = ExitStack()
+        if ahead:
+            early.enter_context(self.engine.ahead())
         self.sources: dict[str, Source[int, int]] = {}
         for name in ("first", "second"):
             self.sources[name] = self.engine.source(name)
@@ -28,6 +35,8 @@ class Program:
         self.plain: list[Collection[int, int]] = list(self.sources.values())
         self.indexes: list[Index[int, int, int]] = []
         for number in range(random.randrange(3, 9)):
+            if number == ahead:
+                early.close()
             over = random.choice(self.plain)
             modulus = random.randrange(2, 5)
             kind = random.choice(("derive", "derive", "flat", "index", "grouped"))
@@ -108,17 +117,22 @@ def change(random: Random, program: Program, state: State) -> None:
         values[key] = value
 
 
+@pytest.mark.parametrize("ahead", [0, 2, 5])
 @pytest.mark.parametrize("seed", range(70))
-def test_incremental_equals_from_scratch(seed: int) -> None:
+def test_incremental_equals_from_scratch(seed: int, ahead: int) -> None:
     random = Random(seed)
-    program = Program(seed)
+    program = Program(seed, ahead)
     state: State = {name: {} for name in program.sources}
     mirrors: dict[str, dict[Any, Any]] = {collection.name: {} for collection in program.engine.collections}
     observations: list[Observation[Any, Any]] = [program.engine.observe(c) for c in program.engine.collections]
     for _ in range(25):
+        before = program.content()
         for _ in range(random.randrange(4)):
             change(random, program, state)
-        before = program.content()
+            if ahead and random.random() < 0.4:
+                program.engine.advance()
+            if ahead and random.random() < 0.4:
+                program.engine.step()
         commit = program.engine.commit()
         assert commit.failures == []
         scratch = Program(seed)
