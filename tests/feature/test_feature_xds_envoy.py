@@ -149,6 +149,35 @@ def test_a_restarted_server_resends_nothing_and_removes_what_went_meanwhile(tmp_
     asyncio.run(run())
 
 
+def test_what_is_known_ahead_goes_to_a_new_proxy_and_not_to_one_that_serves(tmp_path: Path) -> None:
+    async def run() -> None:
+        world, web = World(tmp_path), tmp_path / "web"
+        await world.start()
+        async with backend(tmp_path / "b1", "one") as b1, backend(tmp_path / "b2", "two") as b2, world.envoy():
+            everything = world_of(tmp_path, b1, web)
+            ahead = {name: body for name, body in everything.items() if name[0] in {CDS, EDS}}
+            world.server.update(world.node, ahead)
+            await world.acknowledged(*ahead)
+            assert not web.exists(), "nobody is served by half a world"
+            world.update(everything)
+            await answers(world, web, "one")
+            await world.settled()
+            assert world.server.counters[CDS].resources == 1
+            await world.restart()
+            await world.start()
+            await world.until(lambda: any(isinstance(event, Connected) for event in world.events), "reconnected")
+            world.server.update(world.node, {(EDS, "one"): endpoints("one", b2), (CDS, "two"): cluster("two")})
+            assert await request(web) == (200, "one")
+            assert not world.server.counters, "whoever serves is not told of half a world"
+            world.update({**everything, (EDS, "one"): endpoints("one", b2), (CDS, "two"): None})
+            await answers(world, web, "two")
+            await world.settled()
+            assert {t: c.resources for t, c in world.server.counters.items() if c.resources} == {EDS: 1}
+        await world.server.stop(0)
+
+    asyncio.run(run())
+
+
 def test_switching_clusters_under_load_fails_no_request(tmp_path: Path) -> None:
     async def run() -> None:
         world, web = World(tmp_path), tmp_path / "web"

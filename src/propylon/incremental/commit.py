@@ -53,10 +53,11 @@ class Commit:
     nodes computed and the index entries looked at; `trace` is empty unless `Engine.trace` was on.
     """
 
-    __slots__ = ("_changes", "failures", "indexed", "recomputed", "trace")
+    __slots__ = ("_changes", "_disordered", "failures", "indexed", "recomputed", "trace")
 
     def __init__(self) -> None:
-        self._changes: dict[Collection[Any, Any], Mapping[Any, Change[Any]]] = {}
+        self._changes: dict[Collection[Any, Any], dict[Any, Change[Any]]] = {}
+        self._disordered: set[Collection[Any, Any]] = set()
         self.failures: list[Failure] = []
         self.recomputed: dict[str, int] = {}
         self.indexed: dict[str, int] = {}
@@ -82,22 +83,28 @@ class Commit:
         return sum(self.recomputed.values())
 
     def _continue(self, later: Commit) -> None:
-        """Add what a later part of the same batch did."""
+        """Add what a later part of the same batch did; `_finish` is to follow the last one."""
         for collection, changes in later._changes.items():
-            if collection not in self._changes:
-                self._changes[collection] = changes
+            mine = self._changes.get(collection)
+            if mine is None:
+                self._changes[collection] = dict(changes)
                 continue
-            joined = dict(self._changes[collection])
-            _join(joined, changes)
-            if joined:
-                self._changes[collection] = _by_key(joined)
-            else:
-                del self._changes[collection]
+            self._disordered.add(collection)
+            _join(mine, changes)
         self.failures += later.failures
         self.trace += later.trace
-        for mine, others in ((self.recomputed, later.recomputed), (self.indexed, later.indexed)):
-            for name, count in others.items():
-                mine[name] = mine.get(name, 0) + count
+        for counts, more in ((self.recomputed, later.recomputed), (self.indexed, later.indexed)):
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
+
+    def _finish(self) -> None:
+        for collection in self._disordered:
+            changes = self._changes[collection]
+            if changes:
+                self._changes[collection] = _by_key(changes)
+            else:
+                del self._changes[collection]
+        self._disordered.clear()
 
     def explain(self) -> str:
         """Tell the batch as text: one line per changed source key and per recomputed node."""

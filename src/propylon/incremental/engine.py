@@ -110,6 +110,7 @@ class Engine:
         if self._begun is not None:
             begun, self._begun = self._begun, None
             begun._continue(commit)
+            begun._finish()
             commit = begun
         if commit.changed:
             self.batches += 1

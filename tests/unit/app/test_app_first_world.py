@@ -1,0 +1,86 @@
+"""A large world at the start, read in parts: what comes of it is what comes of reading it at once."""
+
+from random import Random
+
+import pytest
+
+from propylon.app import workspace as workspaces
+from propylon.app.configuration import UpOptions
+from propylon.app.workspace import Workspace
+from propylon.envoy.resource import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET
+
+GROUP = "gateway.networking.k8s.io/v1"
+
+
+def documents():
+    def document(api_version, kind, name, spec, **more):
+        metadata = {"name": name, "namespace": "shop"} if kind != "GatewayClass" else {"name": name}
+        return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec, **more}
+
+    yield document(GROUP, "GatewayClass", "ours", {"controllerName": "propylon.dev/gateway-controller"})
+    for name in ("east", "west"):
+        listeners = [{"name": "http", "protocol": "HTTP", "port": 80}]
+        yield document(GROUP, "Gateway", name, {"gatewayClassName": "ours", "listeners": listeners})
+    for number in range(12):
+        name = f"s{number}"
+        yield document("v1", "Service", name, {"ports": [{"name": "http", "port": 80}]})
+        slices = document("discovery.k8s.io/v1", "EndpointSlice", name, {})
+        del slices["spec"]
+        slices["metadata"]["labels"] = {"kubernetes.io/service-name": name}
+        endpoints = [{"addresses": [f"10.0.0.{number + 1}"]}]
+        ports = [{"name": "http", "port": 8080, "protocol": "TCP"}]
+        yield {**slices, "addressType": "IPv4", "endpoints": endpoints, "ports": ports}
+        rules = [{"backendRefs": [{"name": name, "port": 80}]}]
+        parents = [{"name": "east" if number % 2 else "west"}]
+        spec = {"parentRefs": parents, "hostnames": [f"h{number}.test"], "rules": rules}
+        yield document(GROUP, "HTTPRoute", name, spec)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    made = Workspace(UpOptions(data_dir=tmp_path / "data", api=False), tmp_path / "data", lambda _line: None)
+    shuffled = list(documents())
+    Random(1).shuffle(shuffled)
+    made.store.apply_many(shuffled, "test", create_namespace=True)
+    yield made
+    made.store.close()
+
+
+def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
+    assert list(workspace.advance()) == [], "a small world is left to the turn"
+    assert not workspace.step()
+    at_once = workspace.turn()
+    again = Workspace(workspace.options, workspace.options.data_dir, lambda _line: None, workspace.store)
+    monkeypatch.setattr(workspaces, "PART", 5)
+    ahead = {}
+    for part in again.advance():
+        for node, changes in part.items():
+            for name, body in changes.items():
+                assert name not in ahead.setdefault(node, {}), "objects come in an order in which nothing changes again"
+                ahead[node][name] = body
+        assert not dict(again.controller.status.statuses.items()), "nobody is told anything of half a world"
+    referred_to = {CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET}
+    assert ahead == {
+        node: {name: body for name, body in changes.items() if name[0] in referred_to}
+        for node, changes in at_once.resources.items()
+    }
+    assert sum(map(len, ahead.values())) == 36
+    while again.step():
+        pass
+    in_parts = again.turn()
+    assert in_parts.resources == at_once.resources
+    assert in_parts.statuses == at_once.statuses
+    assert in_parts.gateways == at_once.gateways
+    assert again.statuses == workspace.statuses
+
+
+def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
+    monkeypatch.setattr(workspaces, "PART", 5)
+    for number, _ in enumerate(workspace.advance()):
+        if number == 1:
+            later = next(d for d in documents() if d["metadata"]["name"] == "s3" and d["kind"] == "Service")
+            later["metadata"] = {**later["metadata"], "name": "later"}
+            workspace.store.apply_many([later], "test")
+    workspace.turn()
+    names = {key.name for key, _ in workspace.controller.sources.services.items()}
+    assert names == {"later", *(f"s{number}" for number in range(12))}
