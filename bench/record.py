@@ -128,8 +128,12 @@ def write(figures: list[Figure], machine: dict[str, Any], noise: dict[str, Any],
     }
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     (RESULTS / "latest.md").write_text(table(every, noises, date), encoding="utf-8")
-    for name, series in _series(every).items():
+    several = _series(every)
+    for name, series in several.items():
         (RESULTS / f"{name}.svg").write_text(plot(series), encoding="utf-8")
+    for stale in RESULTS.glob("*.svg"):
+        if stale.stem not in several:
+            stale.unlink()
     judged = [f for f in every if f.goal]
     README.write_text(with_table(README.read_text(encoding="utf-8"), table(judged, noises, date)), encoding="utf-8")
 

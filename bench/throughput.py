@@ -28,7 +28,7 @@ from bench.traffic import HOST, Backend, Totals, certificate, free_ports, h2load
 
 HOSTNAME = "shop.example.com"
 GATEWAY = f"{worlds.NAMESPACE}/gw"
-ROUNDS, SECONDS = 30, 1
+ROUNDS, ROUNDS_OF_DEFAULTS, SECONDS = 30, 16, 1
 COUNTED_CONNECTIONS, STREAMS = 16, 10
 HAND_WRITTEN = Goal(0.97, DESCENDING, of_floor=True)
 PEER = Goal(1.1, DESCENDING, of_floor=True)
@@ -119,7 +119,8 @@ def throughput(sizes: Sequence[int]) -> Iterable[Figure]:
             ours = proxies.ours(access_log=True)
             for size in sizes:
                 for name, load in LOADS.items():
-                    yield from _compared(size, f"{DEFAULTS}{name}", load, ours, {f" {peers}": (found, PEER)})
+                    beside = {f" {peers}": (found, PEER)}
+                    yield from _compared(size, f"{DEFAULTS}{name}", load, ours, beside, ROUNDS_OF_DEFAULTS)
 
 
 @contextmanager
@@ -201,14 +202,14 @@ def _profile(size: int) -> None:
 
 
 def _compared(
-    size: int, name: str, load: Load, ours: Proxy, others: Mapping[str, tuple[Proxy, Goal]]
+    size: int, name: str, load: Load, ours: Proxy, others: Mapping[str, tuple[Proxy, Goal]], count: int = ROUNDS
 ) -> Iterable[Figure]:
     """All in turns; ours beside each of the others."""
     proxies = [ours, *(other for other, _ in others.values())]
     for proxy in proxies:
         load(proxy, size, 1)
     rounds: dict[Proxy, list[Round]] = {proxy: [] for proxy in proxies}
-    for number in range(ROUNDS):
+    for number in range(count):
         for proxy in proxies if number % 2 else reversed(proxies):
             rounds[proxy].append(_round(proxy, load, size))
 
