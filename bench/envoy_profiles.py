@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def profile_requests(name: str, size: int, pid: int, load: Callable[[int], objec
     thread = threading.Thread(target=load, args=(SECONDS + 1,))
     thread.start()
     try:
-        before = cpu_seconds(pid)
+        before, began = cpu_seconds(pid), time.monotonic()
         shares, symbols = _sampled(pid)
-        busy = (cpu_seconds(pid) - before) / SECONDS
+        busy = (cpu_seconds(pid) - before) / (time.monotonic() - began)
     finally:
         thread.join()
     calls = system_calls(pid, send)

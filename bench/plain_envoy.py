@@ -89,7 +89,9 @@ class PlainEnvoy:
         file.write_text(json.dumps(self._document), encoding="utf-8")
         command = [str(self._program), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
         # A session of its own, as propylon's proxies have: Linux shares time out among sessions, and then within.
-        self._process = children.start(command, start_new_session=True)
+        # Its access log, if it has one, goes where one that nobody reads goes: into a file.
+        with (self._directory / "log").open("ab") as log:
+            self._process = children.start(command, stdout=log, start_new_session=True)
         until(lambda: listens(self._port), "Envoy listens", 60)
         return self
 
