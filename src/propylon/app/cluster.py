@@ -214,7 +214,10 @@ class ClusterRuntime:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds_to_wait(began)):
                     await self._bell.wait()
-            self._turn()
+            outcome = self._publish()
+            if outcome is not None:
+                await asyncio.sleep(0)  # what is to be sent goes out before anything else is done
+                self._do_paperwork(outcome)
             if self._published:
                 continue
             if self._complete:
@@ -235,7 +238,12 @@ class ClusterRuntime:
     # -- one turn ----------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Drain, compute, publish, say what statuses are wanted. Without a pause in between: all or nothing."""
+        """All of one turn, without a pause."""
+        if (outcome := self._publish()) is not None:
+            self._do_paperwork(outcome)
+
+    def _publish(self) -> Outcome | None:
+        """Drain, compute, publish. None as long as too little is known to publish anything."""
         self._bell.clear()
         changes = self.watch.drain()
         for change in changes:
@@ -243,7 +251,7 @@ class ClusterRuntime:
             if change.ref.group in _WRITTEN_GROUPS:
                 self.writer.seen(change.ref, change.raw)
         if not self._complete:
-            return
+            return None
         self.controller.lack(self.surroundings.lacking())
         self.controller.install(self.surroundings.crds)
         self._place_gateways()
@@ -251,6 +259,10 @@ class ClusterRuntime:
         outcome = self._commit()
         self._configure_proxies()
         self.data_plane.publish(outcome, retry=retry)
+        return outcome
+
+    def _do_paperwork(self, outcome: Outcome) -> None:
+        """Say what became of what was published: which statuses and objects are wanted, and what people are told."""
         # A second batch, before any status is written: a Listener that was just changed is not programmed any more.
         self.data_plane.note_acknowledgements(outcome)
         after = self._commit()

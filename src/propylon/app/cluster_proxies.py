@@ -17,6 +17,7 @@ from propylon import __version__, api
 from propylon.app.cluster import ClusterOptions, ClusterRuntime
 from propylon.app.cluster_authority import AuthorityStore, Identities
 from propylon.app.cluster_data_plane import PodDataPlane
+from propylon.app.controller import Outcome
 from propylon.app.data_plane import DataPlane
 from propylon.graph import GatewayAddresses, Settings
 from propylon.graph.assignment import asks_for_nothing_possible
@@ -273,8 +274,8 @@ class KubernetesRuntime(ClusterRuntime):
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
-        super()._turn()
+    def _do_paperwork(self, outcome: Outcome) -> None:
+        super()._do_paperwork(outcome)
         if self._complete:
             self._take_over()
             if not self._may_serve:
