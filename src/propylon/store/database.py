@@ -94,6 +94,8 @@ class Database:
         self._recent_from = self._version
         self._recent_bytes = 0
         self._uncommitted: list[Event] = []
+        self._recent_lock = threading.Lock()
+        """For what was committed last: held for moments, so that who follows it never waits for a writer's disk."""
 
     def _open(self) -> sqlite3.Connection:
         mode = "ro" if self.read_only else "rwc"
@@ -200,7 +202,6 @@ class Database:
                 self._depth -= 1
             if outermost:
                 self._remember()
-                self._committed = self._version
 
     def _check_open(self) -> None:
         """Raise StoreUnavailable where SQLite undid the transaction by itself (a full disk): what is written from then
@@ -210,14 +211,18 @@ class Database:
 
     def _remember(self) -> None:
         """Keep what was committed at hand for those who follow the change log."""
-        for event in self._uncommitted:
-            self._recent.append(event)
-            self._recent_bytes += len(event.raw)
-        self._uncommitted.clear()
-        while self._recent and (self._recent_bytes > _RECENT_BYTES or self._recent[0].resource_version <= self._pruned):
-            oldest = self._recent.popleft()
-            self._recent_from = oldest.resource_version
-            self._recent_bytes -= len(oldest.raw)
+        with self._recent_lock:
+            for event in self._uncommitted:
+                self._recent.append(event)
+                self._recent_bytes += len(event.raw)
+            self._uncommitted.clear()
+            while self._recent and (
+                self._recent_bytes > _RECENT_BYTES or self._recent[0].resource_version <= self._pruned
+            ):
+                oldest = self._recent.popleft()
+                self._recent_from = oldest.resource_version
+                self._recent_bytes -= len(oldest.raw)
+            self._committed = self._version
 
     def _finish(self, before: tuple[int, int]) -> None:
         if self._version == before[0]:
@@ -380,7 +385,7 @@ class Database:
         """The committed changes after that version, if they are all in memory."""
         if self.read_only:
             return None  # others write
-        with self.mutex:
+        with self._recent_lock:
             newest = self._committed
             if not max(self._recent_from, self._pruned) <= version <= newest:
                 return None

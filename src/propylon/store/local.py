@@ -234,6 +234,15 @@ class LocalStore:
         checked: bool = False,
     ) -> builtins.list[Applied]:
         """Apply in one transaction. Namespaces go first, results come in the order given; a refusal stops no other."""
+        if len(documents) == 1:  # which needs no transaction within the transaction to be undone alone
+            try:
+                with self.transaction():
+                    source = sources[0] if sources else ""
+                    return [self._apply(documents[0], manager, create_namespace, source, checked)]
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                return [_refused(documents[0], error)]
         results: dict[int, Applied] = {}
         order = sorted(range(len(documents)), key=lambda index: documents[index].get("kind") != "Namespace")
         with self.transaction():
@@ -245,7 +254,7 @@ class LocalStore:
                 except StoreUnavailable:
                     raise
                 except StoreError as error:
-                    results[index] = Applied(ref_of_document(placed(documents[index])), Outcome.REFUSED, error=error)
+                    results[index] = _refused(documents[index], error)
         return [results[index] for index in range(len(documents))]
 
     def advance(self, count: int, publish: Callable[[builtins.list[int]], None]) -> None:
@@ -357,6 +366,10 @@ def _as_applied(document: Mapping[str, Any]) -> Document:
     """What a manager can want of an object: all but status and what the store alone sets."""
     metadata = {name: value for name, value in document["metadata"].items() if name not in semantics.NOT_APPLICABLE}
     return {**semantics.without_status(document), "metadata": metadata}
+
+
+def _refused(document: Mapping[str, Any], error: StoreError) -> Applied:
+    return Applied(ref_of_document(placed(document)), Outcome.REFUSED, error=error)
 
 
 def _new(document: Mapping[str, Any]) -> Mapping[str, Any]:
