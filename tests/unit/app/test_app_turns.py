@@ -1,8 +1,75 @@
-"""How long the loop waits after a turn during which others wrote."""
+"""Turns: how long the loop waits for others, what several batches are together, and what is no news."""
 
+from pathlib import Path
+from typing import Any
+
+from propylon import api
+from propylon.app.configuration import UpOptions
+from propylon.app.controller import Outcome, merged
 from propylon.app.runtime import BREATH_SECONDS, breath
+from propylon.app.workspace import Workspace
 
 
 def test_half_of_the_time_at_most_is_waited_and_never_long() -> None:
     assert breath(0.002) == 0.002
     assert breath(BREATH_SECONDS * 100) == BREATH_SECONDS
+
+
+KEY = ("findings", api.ObjectRef("", "Service", "shop", "cart"))
+RDS = ("rds", "all")
+
+
+def outcome(**changed: Any) -> Outcome:
+    nothing: dict[str, Any] = {
+        "resources": {},
+        "statuses": {},
+        "findings": {},
+        "gateways": frozenset(),
+        "unserved_changed": False,
+        "failures": (),
+        "explanation": "",
+    }
+    return Outcome(**{**nothing, **changed})
+
+
+def test_batches_that_are_told_together_end_as_the_last_one_does() -> None:
+    web, api_ = api.ObjectKey("shop", "web"), api.ObjectKey("shop", "api")
+    first = outcome(resources={web: {RDS: b"1", ("cds", "a"): b"a"}}, gateways=frozenset({web}), explanation="one")
+    then = outcome(resources={web: {RDS: None}, api_: {RDS: b"2"}}, unserved_changed=True, findings={KEY: ()})
+    both = merged([first, then])
+    assert both.resources == {web: {RDS: None, ("cds", "a"): b"a"}, api_: {RDS: b"2"}}
+    assert (both.gateways, both.unserved_changed, both.findings) == (frozenset({web}), True, {KEY: ()})
+    assert both.explanation == "one"
+    assert first.resources[web][RDS] == b"1"  # what was published stays as it was
+    assert merged([first]) is first
+
+
+def test_our_own_status_writes_are_no_news_but_what_others_wrote_besides_is(tmp_path: Path) -> None:
+    workspace = Workspace(UpOptions(data_dir=tmp_path, paths=(), api=False), tmp_path, lambda _line: None)
+    store = workspace.store
+    ref = api.ObjectRef(api.GATEWAY_GROUP, "Gateway", "default", "web")
+    listeners = [{"name": "http", "protocol": "HTTP", "port": 80}]
+    gateway = {
+        "apiVersion": f"{api.GATEWAY_GROUP}/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"gatewayClassName": "ours", "listeners": listeners},
+    }
+    try:
+        store.create(gateway)
+        workspace.turn()
+
+        def write(address: str) -> int:
+            written = store.patch_status(ref, lambda _: {"addresses": [{"value": address}]})
+            return int(written["metadata"]["resourceVersion"])
+
+        assert workspace.note_written([write("10.0.0.1")])
+
+        changed = {**gateway, "spec": {"gatewayClassName": "theirs", "listeners": listeners}}
+        store.update(changed)
+        assert not workspace.note_written([write("10.0.0.2")])
+        workspace.turn()
+        known = workspace.controller.sources.gateways.get(ref.key)
+        assert known is not None and known.spec.gateway_class_name == "theirs"
+    finally:
+        store.close()

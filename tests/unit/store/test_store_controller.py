@@ -1,6 +1,7 @@
 """The store follows the manifests: at once, across restarts, and without letting go of what merely broke."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -259,3 +260,52 @@ def test_a_directory_that_comes_back_is_followed_again(store, manifests, tmp_pat
         await until(lambda: hosts(store) == {"cart": ["again.example.com"]})
 
     running(store, manifests, steps)
+
+
+async def watched(manifests, store, until):
+    """Wait until an edit was seen, so that no pass over everything is under way that began before."""
+    (manifests / "first.yaml").write_text(route("first"))
+    await until(lambda: "first" in hosts(store))
+
+
+def test_a_few_small_files_are_one_transaction_without_a_change_of_thread(store, manifests):
+    """Files that are written at about the same time may need each other."""
+    (manifests / "a.yaml").write_text(route())
+    (manifests / "b.yaml").write_text(route("other"))
+    threads, applied = [], []
+    apply_many = store.apply_many
+
+    def counted(documents, *arguments, **options):
+        threads.append(threading.get_ident())
+        applied.append(sorted(document["metadata"]["name"] for document in documents))
+        return apply_many(documents, *arguments, **options)
+
+    async def edit(until):
+        await watched(manifests, store, until)
+        store.apply_many = counted
+        (manifests / "a.yaml").write_text(route(host="a.example.com"))
+        (manifests / "b.yaml").write_text(route("other", host="b.example.com"))
+        await until(lambda: hosts(store).items() >= {"cart": ["a.example.com"], "other": ["b.example.com"]}.items())
+
+    running(store, manifests, edit)
+    assert (applied, threads) == ([["cart", "other"]], [threading.get_ident()])
+
+
+def test_a_file_that_is_being_written_has_no_effect_before_it_is_closed(store, manifests):
+    (manifests / "a.yaml").write_text(route())
+    (manifests / "b.yaml").write_text(route("other"))
+    whole = route(host="whole.example.com")
+    half = whole[: whole.index("spec:")]  # which is a route, too, but one for all hostnames
+
+    async def edit(until):
+        await watched(manifests, store, until)
+        with (manifests / "a.yaml").open("w") as writing:
+            writing.write(half)
+            writing.flush()
+            (manifests / "b.yaml").write_text(route("other", host="b.example.com"))
+            await until(lambda: hosts(store)["other"] == ["b.example.com"])
+            assert hosts(store)["cart"] == ["cart.example.com"]
+            writing.write(whole[len(half) :])
+        await until(lambda: hosts(store)["cart"] == ["whole.example.com"])
+
+    running(store, manifests, edit)
