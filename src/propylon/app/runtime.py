@@ -267,8 +267,11 @@ class Runtime:
         if self._others_wrote:
             self._others_wrote = False
             await asyncio.sleep(breath(time.monotonic() - began))
+        left = until - time.monotonic()
+        if left <= 0:
+            return False  # also where something happens all the time: statuses have waited long enough
         try:
-            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            async with asyncio.timeout(left):
                 await self._bell.wait()
         except TimeoutError:
             return False

@@ -1,12 +1,17 @@
 """Turns: how long the loop waits for others, what several batches are together, and what is no news."""
 
+import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from propylon import api
 from propylon.app.configuration import UpOptions
 from propylon.app.controller import Outcome, merged
-from propylon.app.runtime import BREATH_SECONDS, breath
+from propylon.app.runtime import BREATH_SECONDS, Runtime, breath
 from propylon.app.workspace import Workspace
 
 
@@ -73,3 +78,28 @@ def test_our_own_status_writes_are_no_news_but_what_others_wrote_besides_is(tmp_
         assert known is not None and known.spec.gateway_class_name == "theirs"
     finally:
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "awaited", "rings", "goes_on"),
+    [
+        (60, True, True, True),  # an answer, or another change
+        (60, False, True, False),  # nobody is there, or all was answered
+        (-1, True, True, False),  # something happens all the time
+        (0.001, True, False, False),  # no answer comes
+    ],
+)
+def test_statuses_wait_for_proxies_and_not_for_ever(seconds: float, awaited: bool, rings: bool, goes_on: bool) -> None:
+    async def run() -> bool:
+        bell = asyncio.Event()
+        if rings:
+            bell.set()
+        xds = SimpleNamespace(is_awaited=lambda _node: awaited)
+        runtime: Any = SimpleNamespace(
+            _stopping=asyncio.Event(), _bell=bell, _others_wrote=False, plane=SimpleNamespace(xds=xds)
+        )
+        sent = outcome(resources={api.ObjectKey("shop", "web"): {RDS: b"1"}})
+        now = time.monotonic()
+        return await asyncio.wait_for(Runtime._answers(runtime, [sent], now, now + seconds), 10)
+
+    assert asyncio.run(run()) is goes_on
