@@ -1,10 +1,12 @@
 """`python -m bench [SCENARIO...] [--sizes N,...]`: measure, write bench/results, print the table."""
 
 import argparse
+import fcntl
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +36,11 @@ def main() -> int:
     chosen = [found for name in arguments.scenarios for found in _called(name.upper())] or list(SCENARIOS)
     if unknown := [name for name in chosen if name not in SCENARIOS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    only = os.open(Path(tempfile.gettempdir(), "propylon-bench.lock"), os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(only, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        parser.error("another bench runs on this machine; both would have its noise, and its ports, in their figures")
     # What ends us otherwise leaves no time to end what was started.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
