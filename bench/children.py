@@ -16,8 +16,9 @@ def start(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
     Its own children are its own business: SIGTERM gives it the chance to end them. To be called in the main thread, for
     it is the thread whose end is waited for.
     """
-    return subprocess.Popen(command, preexec_fn=_end_with_parent, **options)  # noqa: PLW1509 - nothing but one call
+    return subprocess.Popen(command, preexec_fn=end_with_parent, **options)  # noqa: PLW1509 - nothing but one call
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Have the system end this process when its parent is gone."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

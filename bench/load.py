@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import children
 from bench.subject import BenchError
 
 _FORK = multiprocessing.get_context("fork")
@@ -260,6 +261,11 @@ def _arrivals(pieces: list[tuple[float, bytes]]) -> dict[str, float]:
     return found
 
 
+def _client(work: Callable[[int, Connection], None], number: int, pipe: Connection) -> None:
+    children.end_with_parent()
+    work(number, pipe)
+
+
 class _Crowd:
     """Processes that do the same; each has a pipe to talk over."""
 
@@ -268,7 +274,7 @@ class _Crowd:
         self._processes = []
         for number in range(count):
             ours, theirs = _FORK.Pipe()
-            process = _FORK.Process(target=work, args=(number, theirs), daemon=True)
+            process = _FORK.Process(target=_client, args=(work, number, theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
