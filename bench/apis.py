@@ -5,6 +5,7 @@ import asyncio
 import base64
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -82,10 +83,17 @@ class Served:
         """Resident memory of all processes, in MiB."""
         return sum(resident_kib(process.pid) for process in self._processes) / 1024
 
-    def _run(self, *command: str) -> None:
+    def _run(self, *command: str, last_words: signal.Signals = signal.SIGTERM) -> None:
         with (self.directory / "log").open("ab") as log:
             self._processes.append(
-                children.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+                children.start(
+                    command,
+                    last_words=last_words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=ROOT,
+                )
             )
 
     def _is_ready(self) -> bool:
@@ -165,6 +173,7 @@ class Kubernetes(Served):
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
             "--log-level=warn",
+            last_words=signal.SIGKILL,
         )
         certificate, key = self._authority.issue("apiserver", "kube-apiserver", names=["localhost", HOST])
         accounts = self._authority.signing_key("service-accounts.key")
@@ -183,6 +192,7 @@ class Kubernetes(Served):
             "--endpoint-reconciler-type=none",
             "--authorization-mode=RBAC",
             "--profiling=false",
+            last_words=signal.SIGKILL,  # without etcd it takes a minute over SIGTERM
         )
 
     def prepare(self) -> None:
