@@ -11,7 +11,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import machine, record
+from bench import children, machine, record
 from bench.api import API_SCENARIOS
 from bench.cluster import CLUSTER_SCENARIOS
 from bench.commands import PROFILING
@@ -41,6 +41,7 @@ def main() -> int:
         fcntl.flock(only, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         parser.error("another bench runs on this machine; both would have its noise, and its ports, in their figures")
+    children.adopt_orphans()
     # What ends us otherwise leaves no time to end what was started.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -78,8 +79,9 @@ def _called(name: str) -> list[str]:
 
 
 def _used() -> float:
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    children.reap()
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
 if __name__ == "__main__":

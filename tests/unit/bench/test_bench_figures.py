@@ -57,3 +57,24 @@ def test_what_the_bench_starts_ends_with_it(tmp_path: Path):
         ended, _, _ = select.select([descriptor], [], [], 30)
         os.close(descriptor)
         assert ended
+
+
+def test_an_orphaned_envoy_is_the_benchs_own(tmp_path: Path):
+    """What a child left running counts as ours when it has ended, and nothing is left of it."""
+    envoy = tmp_path / "envoy"
+    envoy.symlink_to(sys.executable)
+    program = """
+        import pathlib, subprocess, sys, time
+        from bench import children
+        from bench.__main__ import _used
+        children.adopt_orphans()
+        work = "import time\\nwhile time.process_time() < 0.5: pass"
+        start = f"import subprocess; print(subprocess.Popen([{sys.argv[1]!r}, '-c', {work!r}]).pid)"
+        before = _used()
+        orphan = pathlib.Path("/proc", subprocess.check_output([sys.executable, "-c", start], text=True).strip())
+        while orphan.exists():
+            time.sleep(0.01)
+        assert _used() - before >= 0.5
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(envoy)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
