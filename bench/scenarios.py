@@ -28,8 +28,6 @@ from bench.zero_drop import zero_drop
 
 GATEWAY = f"{worlds.NAMESPACE}/gw"
 GATEWAYS = 100
-REST = 0.03
-"""Seconds after which a change has most likely been worked off."""
 Scenario = Callable[[Sequence[int]], Iterable[Figure]]
 
 
@@ -245,7 +243,6 @@ def _costs(
         before = subject.call("usage")["cpu"]
         for number in range(each):
             change(group * each + number)
-            time.sleep(REST)  # to be asked whether it is idle costs it a tenth of a change each time
             subject.idle()
         costs.append((subject.call("usage")["cpu"] - before) / each * 1000)
     return costs, (cpu_seconds(proxy) - before_proxy) / (groups * each) * 1000
