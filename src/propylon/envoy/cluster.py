@@ -6,7 +6,7 @@ counted, so they take turns.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -17,12 +17,14 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from propylon.envoy import names
 from propylon.envoy.endpoint import build_load_assignment
-from propylon.envoy.resource import ads, pack, seconds
+from propylon.envoy.resource import ads, embed, pack, seconds, serialize
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tls import build_upstream_socket
 from propylon.graph.model import ApplicationProtocol, Cluster, Endpoint
 
 UNLIMITED = 2**32 - 1
+_NAME, _EDS, _ALT_STAT_NAME, _SERVICE_NAME = 1, 3, 28, 2
+"""Numbers of fields of Cluster and, the last, of its EdsClusterConfig (envoy/config/cluster/v3/cluster.proto)."""
 _BUFFER_LIMIT = 32 * 1024
 _IDLE_TIMEOUT = 50.0
 """Seconds. Below the minute after which common servers close idle connections, so that none is closed under a
@@ -46,6 +48,33 @@ def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Env
     if backend.tls is not None and cluster.key.protocol != "UDP":
         out.transport_socket.CopyFrom(build_upstream_socket(cluster, backend.tls, settings))
     return out
+
+
+def cluster_body(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> bytes:
+    """The bytes of `build_cluster`; those of clusters that have nothing of their own but names are put together from
+    parts, as there are tens of thousands. Fields stand in another order then, which means nothing."""
+    backend, protocol = cluster.backend, cluster.key.protocol
+    if backend.discovery == "DNS" or endpoints or backend.tls is not None:
+        return serialize(build_cluster(cluster, endpoints, settings))
+    service_name = names.cluster_load_assignment(backend.key).encode()
+    by_eds = _ads_field() + embed(_SERVICE_NAME, service_name)
+    parts = [_template_body(protocol, settings), embed(_NAME, names.cluster(cluster.key).encode()), embed(_EDS, by_eds)]
+    if protocol in {"HTTP", "HTTP2"}:
+        parts.append(embed(_ALT_STAT_NAME, service_name))
+    return b"".join(parts)
+
+
+@lru_cache
+def _template_body(protocol: ApplicationProtocol, settings: EnvoySettings) -> bytes:
+    out = cluster_pb2.Cluster()
+    out.CopyFrom(_template(protocol, settings))
+    out.type = cluster_pb2.Cluster.EDS
+    return serialize(out)
+
+
+@cache
+def _ads_field() -> bytes:
+    return serialize(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
 
 
 def build_passthrough_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> Any:

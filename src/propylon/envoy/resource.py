@@ -49,6 +49,8 @@ def embed(field: int, body: bytes) -> bytes:
 
     Protocol Buffers' encoding: tag, length as varint, content.
     """
+    if field < 16 and len(body) < 128:  # one byte each, as nearly always
+        return bytes((field << 3 | 2, len(body))) + body
     head = bytearray()
     for number in (field << 3 | 2, len(body)):
         rest = number

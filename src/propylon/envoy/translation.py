@@ -9,7 +9,7 @@ import msgspec
 
 from propylon import api
 from propylon.envoy import names
-from propylon.envoy.cluster import build_cluster, build_passthrough_cluster, build_weighted_udp_cluster
+from propylon.envoy.cluster import build_passthrough_cluster, build_weighted_udp_cluster, cluster_body
 from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment, is_ip
 from propylon.envoy.filter_chain import (
     ChainKey,
@@ -332,7 +332,7 @@ def _clusters(
         service = _backend_ref(cluster.key.backend)
         policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
         origins = (service,) if policy is None else (policy, service)
-        body = serialize(build_cluster(cluster, endpoints, settings))
+        body = cluster_body(cluster, endpoints, settings)
         named = _named(key[0], Resource(CLUSTER, names.cluster(cluster.key), body, origins))
         if look.count(passed_through, key):
             body = serialize(build_passthrough_cluster(cluster, endpoints, settings))
