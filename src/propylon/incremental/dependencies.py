@@ -34,7 +34,8 @@ class Cell:
         old, self.dependencies = self.dependencies, new
         if not old:  # the first computation, and so most of all
             for readers, key in new:
-                readers.add(key, self)
+                if readers._cells.setdefault(key, self) is not self:
+                    readers.add(key, self)
             return
         for readers, key in set(old).difference(new):
             readers.remove(key, self)

@@ -125,9 +125,7 @@ class FlatDerived(Node[K, V, K2, R]):
         old = self._parts.get(key)
         new: dict[K2, R] = {k: v for k, v in output.items() if v is not None} if output else {}
         if old is None:
-            if not new:
-                return False
-            old = {}
+            return self._accept_first(key, new)
         differing = [k for k, v in new.items() if k not in old or not (old[k] is v or old[k] == v)]
         gone = [k for k in old if k not in new]
         if not differing and not gone:
@@ -149,8 +147,23 @@ class FlatDerived(Node[K, V, K2, R]):
         self._touched.update(differing, gone)
         return True
 
+    def _accept_first(self, key: K, new: dict[K2, R]) -> bool:
+        """Take over the outputs of an input that had none; at the start, that is every one."""
+        if not new:
+            return False
+        own = (key,)
+        for k in new:
+            claimants = self._claims.setdefault(k, own)
+            if claimants is not own:
+                self._claims[k] = tuple(in_order((*claimants, key)))
+        self._parts[key] = new
+        self._touched.update(new)
+        return True
+
     def _finish(self, changes: dict[K2, Change[R]]) -> dict[K2, Change[R]]:
         # Only now, when every input has spoken, is it known who wins a key: an output may move between inputs.
+        if not self._touched:
+            return changes
         touched, self._touched = self._touched, set()
         for key in in_order(touched):
             claimants = self._claims.get(key)

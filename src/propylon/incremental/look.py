@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from propylon.incremental.collection import Collection, Index
 from propylon.incremental.dependencies import Dependency, Readers
@@ -31,14 +31,23 @@ class Look:
 
     def get(self, collection: Collection[K, V], key: K) -> V | None:
         """Return the value of `key` or None; depends on that key only."""
-        self._record(collection, collection._readers, key)
+        node = self._node  # `_record`, here and in `by` without a call: these two are most of all reads
+        if node is None or collection._order >= node._order or collection._engine is not node._engine:
+            self._refuse(collection)
+        self._dependencies[collection._readers, key] = None
         return collection._values.get(key)
 
     def by(self, index: Index[I, K, V], i: I) -> tuple[tuple[K, V], ...]:
         """Return the (key, value) pairs in bucket `i`, sorted by key; depends on who is in it and on their values."""
-        self._record(index, index._member_readers, i)
+        node = self._node
+        if node is None or index._order >= node._order or index._engine is not node._engine:
+            self._refuse(index)
+        self._dependencies[index._member_readers, i] = None
+        members = index._values.get(i)
+        if members is None:
+            return ()
         values = index.over._values
-        return tuple((key, values[key]) for key in index._values.get(i, ()))
+        return tuple([(key, values[key]) for key in members])
 
     def keys(self, index: Index[I, K, V], i: I) -> tuple[K, ...]:
         """Return the sorted keys in bucket `i`; depends on who is in it, not on their values."""
@@ -56,13 +65,17 @@ class Look:
 
     def _record(self, collection: Collection[Any, Any], readers: Readers, key: Any) -> None:
         node = self._node
+        if node is None or collection._order >= node._order or collection._engine is not node._engine:
+            self._refuse(collection)
+        self._dependencies[readers, key] = None
+
+    def _refuse(self, collection: Collection[Any, Any]) -> NoReturn:
+        node = self._node
         if node is None:
             raise OrderError(f"{collection.name!r} was looked at outside of a derivation's call")
         if collection._engine is not node._engine:
             raise OrderError(f"{node.name!r} looked at {collection.name!r}, which belongs to another engine")
-        if collection._order >= node._order:
-            raise OrderError(f"{node.name!r} looked at {collection.name!r}, which was not created before it")
-        self._dependencies[readers, key] = None
+        raise OrderError(f"{node.name!r} looked at {collection.name!r}, which was not created before it")
 
     def _begin(self, node: Node[Any, Any, Any, Any]) -> None:
         self._node = node
