@@ -11,8 +11,6 @@ from propylon.store.files import inotify
 from propylon.store.files.source import is_temporary
 from propylon.store.files.watch import Watcher
 
-pytestmark = pytest.mark.skipif(not inotify.is_available(), reason="needs inotify")
-
 
 def names(paths: frozenset[str]) -> set[str]:
     return {os.path.basename(path) for path in paths}  # noqa: PTH119

@@ -5,42 +5,27 @@ See inotify(7). Waiting costs nothing, and a notification needs no thread to com
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from collections.abc import Iterator
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-_MODIFY = 0x2
-_ATTRIB = 0x4
-_CLOSE_WRITE = 0x8
-_MOVED_FROM = 0x40
-_MOVED_TO = 0x80
-_CREATE = 0x100
-_DELETE = 0x200
-_DELETE_SELF = 0x400
-_MOVE_SELF = 0x800
-_OVERFLOW = 0x4000
-_IS_DIRECTORY = 0x40000000
-_ONLY_DIRECTORY = 0x01000000
+from inotify_simple import INotify, flags
 
-_WANTED = (
-    _MODIFY
-    | _ATTRIB
-    | _CLOSE_WRITE
-    | _MOVED_FROM
-    | _MOVED_TO
-    | _CREATE
-    | _DELETE
-    | _DELETE_SELF
-    | _MOVE_SELF
-    | _ONLY_DIRECTORY
+_WANTED = int(
+    flags.MODIFY
+    | flags.ATTRIB
+    | flags.CLOSE_WRITE
+    | flags.MOVED_FROM
+    | flags.MOVED_TO
+    | flags.CREATE
+    | flags.DELETE
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+    | flags.ONLYDIR
 )
-_LASTING = _CLOSE_WRITE | _MOVED_TO | _DELETE_SELF | _MOVE_SELF | _OVERFLOW | _IS_DIRECTORY
-
-_HEAD = struct.Struct("iIII")
-_BYTES = 64 * 1024
+_LASTING = int(
+    flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE_SELF | flags.MOVE_SELF | flags.Q_OVERFLOW | flags.ISDIR
+)
 
 
 class Notice(NamedTuple):
@@ -51,69 +36,33 @@ class Notice(NamedTuple):
     lasting: bool
 
 
-@cache
-def _library() -> Any:
-    """The C library that this interpreter runs on; None where it has no inotify."""
-    try:
-        library = ctypes.CDLL(None, use_errno=True)
-        library.inotify_init1.argtypes = [ctypes.c_int]
-        library.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
-    except (OSError, AttributeError):
-        return None
-    return library
-
-
-def is_available() -> bool:
-    """Whether this system has inotify."""
-    return _library() is not None
-
-
 class Inotify:
     """Notices of some directories, not of their subdirectories. To be closed."""
 
     def __init__(self, directories: list[str]) -> None:
-        """Raises OSError if one is gone or the system's limit on watches is reached."""
-        library = _library()
-        if library is None:
-            raise OSError("this system has no inotify")
+        """Raises OSError if one is gone or one of the system's limits is reached."""
         self._directories: dict[int, str] = {}
-        self.descriptor: int = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self.descriptor < 0:
-            raise _last_error("")
-        for directory in directories:
-            number = library.inotify_add_watch(self.descriptor, os.fsencode(directory), _WANTED)
-            if number < 0:
-                error = _last_error(directory)
-                self.close()
-                raise error
-            self._directories[number] = directory
+        self._source = INotify(nonblocking=True)
+        try:
+            for directory in directories:
+                self._directories[self._source.add_watch(directory, _WANTED)] = directory
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def descriptor(self) -> int:
+        """To be waited for."""
+        return int(self._source.fileno())
 
     def close(self) -> None:
         """Watch nothing any more."""
-        os.close(self.descriptor)
+        self._source.close()
 
-    def read(self) -> list[Notice]:
+    def read(self) -> Iterator[Notice]:
         """All notices that are there, without waiting. Where some were lost, every directory is named."""
-        found: list[Notice] = []
-        while True:
-            try:
-                data = os.read(self.descriptor, _BYTES)
-            except BlockingIOError:
-                return found
-            found.extend(self._decoded(data))
-
-    def _decoded(self, data: bytes) -> Iterator[Notice]:
-        at = 0
-        while at < len(data):
-            number, mask, _, size = _HEAD.unpack_from(data, at)
-            at += _HEAD.size + size
-            if mask & _OVERFLOW:
+        for number, mask, _, name in self._source.read(timeout=0):
+            if mask & flags.Q_OVERFLOW:
                 yield from (Notice(directory, True) for directory in self._directories.values())
             elif (directory := self._directories.get(number)) is not None:
-                name = os.fsdecode(data[at - size : at].rstrip(b"\0"))
                 yield Notice(os.path.join(directory, name) if name else directory, bool(mask & _LASTING))  # noqa: PTH118
-
-
-def _last_error(path: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number), path)

@@ -6,13 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
 
-from watchfiles._rust_notify import RustNotify
-
-from propylon.store.files import inotify
 from propylon.store.files.inotify import Inotify
 
 STEP_MILLISECONDS = 1
@@ -24,8 +20,6 @@ BURST_MILLISECONDS = 50
 WRITING_SECONDS = 0.05
 """A file that somebody writes to, or that was taken away, is looked at when nothing happened to it for this long, or as
 soon as it is closed or another one is put in its place."""
-
-_TURN_MILLISECONDS = 5_000
 
 
 def directories_of(paths: Iterable[str]) -> dict[str, int]:
@@ -58,7 +52,6 @@ class Watcher:
         """When (`time.monotonic`) the last notice came."""
         self._timer: asyncio.TimerHandle | None = None
         self._inotify: Inotify | None = None
-        self._stop = threading.Event()
 
     def watch(self, paths: Iterable[str]) -> bool:
         """Watch the directories of these paths, not their subdirectories, from now on.
@@ -73,20 +66,14 @@ class Watcher:
         self._changed, self._changing = set(), set()
         try:
             self._begin(sorted(directories))
-        except (OSError, RuntimeError):  # gone again, or the system's limit on watches is reached
+        except OSError:  # gone again, or one of the system's limits is reached
             return False
         self._directories = directories
         return True
 
     def _begin(self, directories: list[str]) -> None:
-        if inotify.is_available():
-            self._inotify = Inotify(directories)
-            self._loop.add_reader(self._inotify.descriptor, self._read)
-            return
-        self._stop = threading.Event()
-        notify = RustNotify(directories, False, False, 0, False, True)
-        thread = threading.Thread(target=self._follow, args=(notify, self._stop), name="manifest-watch", daemon=True)
-        thread.start()
+        self._inotify = Inotify(directories)
+        self._loop.add_reader(self._inotify.descriptor, self._read)
 
     @property
     def is_told(self) -> bool:
@@ -101,13 +88,12 @@ class Watcher:
     def quiet_in(self) -> float:
         """Seconds until the burst of notices that was taken last is over, if nothing else comes; 0 if it is."""
         if self._inotify is None:
-            return 0.0  # there the thread waits
+            return 0.0
         self._note(self._inotify)
         return max(0.0, self._latest + STEP_MILLISECONDS / 1000 - time.monotonic())
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._stop.set()
         self._directories = {}
         if self._timer is not None:
             self._timer.cancel()
@@ -116,8 +102,6 @@ class Watcher:
             self._loop.remove_reader(self._inotify.descriptor)
             self._inotify.close()
             self._inotify = None
-
-    # By inotify
 
     def _read(self) -> None:
         if self._inotify is not None and self._note(self._inotify):
@@ -145,22 +129,3 @@ class Watcher:
         self._changed |= self._changing
         self._changing.clear()
         self._wake()
-
-    # By a thread
-
-    def _tell(self, paths: list[str]) -> None:
-        self._changed.update(path for path in paths if not self._is_ignored(os.path.basename(path)))  # noqa: PTH119
-        if self._changed:
-            self._wake()
-
-    def _follow(self, notify: RustNotify, stop: threading.Event) -> None:
-        with notify:
-            while True:
-                found = notify.watch(BURST_MILLISECONDS, STEP_MILLISECONDS, _TURN_MILLISECONDS, stop)
-                if found in ("stop", "signal") or self._loop.is_closed():
-                    return
-                if isinstance(found, set):
-                    try:
-                        self._loop.call_soon_threadsafe(self._tell, [path for _, path in found])
-                    except RuntimeError:  # the loop was closed between the two lines
-                        return
