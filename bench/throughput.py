@@ -138,9 +138,9 @@ def peer(
             rule["backendRefs"] = [{"group": OWN_GROUP, "kind": "Backend", "name": "web"}]
     documents.append(peer_backend("web", backend.ports["web"], worlds.NAMESPACE))
     with EnvoyGateway(documents, access_log=access_log, program_of_envoy=program) as running:
-        pid = running.proxy_pid()
         until(lambda: _answers(ports[0]), "Envoy Gateway answers", 120, 0.1)
-        yield Proxy(*ports, pid)
+        # Not before: it runs Envoys of other purposes first.
+        yield Proxy(*ports, running.proxy_pid())
 
 
 _NOT_FOR_PEERS = {"GatewayClass", "Namespace", "Service", "EndpointSlice"}
