@@ -360,20 +360,70 @@ def test_a_large_table_comes_and_goes_beside_one_that_is_large(two_tables, monke
     assert len([name for type_url, name in site.proxy.sent if type_url.endswith("TypedExtensionConfig")]) == 1
 
 
-def test_a_refused_scope_does_not_keep_a_new_proxy_from_serving(monkeypatch):
-    monkeypatch.setattr(machine, "SCOPES_BYTES", 4000)
+@pytest.fixture
+def sixty():
+    """A site of sixty scopes, and what it is to be told, not yet told."""
     site = Site(EnvoySettings(access_log=False, scopes_from=2))
-    try:
-        for number in range(60):
-            site.world.host(site.listener, f"h{number}.test", leads_to("known"))
-        changes = {key: resource.body for key, resource in site.world.resources().items()}
-        bad = next(key for key, body in changes.items() if b"|h7.test" in body and "ScopedRoute" in key[0])
-        scope = ScopedRouteConfiguration.FromString(changes[bad])
-        scope.route_configuration.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
-        site.proxy.update({**changes, bad: scope.SerializeToString()})
-        wait_for(lambda: site.proxy.rejected and site.proxy.settled(), "the refusal", 30)
-        assert {each.name for each in site.proxy.rejected} == {bad}
-        wait_for(lambda: f"tcp/{site.port}::" in site.proxy.admin("/listeners?format=text"), "the Listener")
-        assert [site.ask(f"h{number}.test", "/b").status for number in (0, 6, 8, 59)] == [302] * 4
-    finally:
-        site.close()
+    for number in range(60):
+        site.world.host(site.listener, f"h{number}.test", leads_to("known"))
+    yield site, {key: resource.body for key, resource in site.world.resources().items()}
+    site.close()
+
+
+def hosts_of(changes):
+    """Scope -> its exact hostname, in the order in which they are told."""
+    keys = {key: ScopedRouteConfiguration.FromString(body) for key, body in changes.items() if "ScopedRoute" in key[0]}
+    hosts = {key: scope.key.fragments[0].string_key.partition("|")[2] for key, scope in keys.items()}
+    return {key: host for key, host in hosts.items() if host != "*"}
+
+
+def altered(body, **fields):
+    """A scope with fields of its first route's match or redirect set."""
+    scope = ScopedRouteConfiguration.FromString(body)
+    route = scope.route_configuration.virtual_hosts[0].routes[0]
+    if "regex" in fields:
+        route.match.safe_regex.regex = fields["regex"]
+    else:
+        route.redirect.host_redirect = fields["host"]
+    return scope.SerializeToString()
+
+
+def refuse(site, changes, bad):
+    site.proxy.update({**changes, bad: altered(changes[bad], regex="(")})
+    wait_for(lambda: site.proxy.rejected and site.proxy.settled(), "the refusal", 30)
+    assert {each.name for each in site.proxy.rejected} == {bad}
+    await_listener(site)
+
+
+def await_listener(site):
+    wait_for(lambda: f"tcp/{site.port}::" in site.proxy.admin("/listeners?format=text"), "the Listener")
+
+
+def locations(site, hosts):
+    return {host: site.ask(host, "/b").headers.get("location", "").split("/")[2:3] for host in hosts}
+
+
+@pytest.mark.parametrize("place", [0, 30, 59])
+@pytest.mark.parametrize("size", [4000, machine.SCOPES_BYTES])
+def test_a_refused_scope_does_not_keep_a_new_proxy_from_serving(monkeypatch, sixty, place, size):
+    """Nor any other one of its response from being served, wherever it stands in that."""
+    monkeypatch.setattr(machine, "SCOPES_BYTES", size)
+    site, changes = sixty
+    scopes = hosts_of(changes)
+    bad = list(scopes)[place]
+    refuse(site, changes, bad)
+    found = locations(site, scopes.values())
+    assert {host: to for host, to in found.items() if to != [f"known.chosen:{site.port}"]} == {scopes[bad]: []}
+
+
+def test_changes_of_scopes_beside_a_refused_one_take_effect(sixty):
+    site, changes = sixty
+    site.proxy.update(changes)
+    await_listener(site)
+    scopes = hosts_of(changes)
+    *good, bad = list(scopes)[:4]
+    refuse(site, {key: altered(changes[key], host="changed.chosen") for key in (*good, bad)}, bad)
+    expected = {scopes[key]: [f"changed.chosen:{site.port}"] for key in good}
+    assert locations(site, [scopes[key] for key in (*good, bad)]) == expected | {
+        scopes[bad]: [f"known.chosen:{site.port}"]
+    }

@@ -29,6 +29,7 @@ import msgspec
 from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
 from propylon.xds.refusals import mentioned, readable
+from propylon.xds.scopes import distinguished
 from propylon.xds.subscription import EVER, NEVER, Flight, Plan, Subscription
 from propylon.xds.type_urls import CDS, ECDS, EDS, FCDS, LDS, SRDS, WILDCARD, is_made_first, removal_rank, send_rank
 from propylon.xds.world import Resource, World
@@ -116,6 +117,8 @@ class Stream:
         self._subscribe(subscription, request.subscribe, is_first)
         if is_first and subscription.wildcard and not request.initial_versions:
             subscription.greeted = False
+        if is_first and request.type_url == SRDS:
+            self._suspect(subscription)
         self._unsubscribe(subscription, request.unsubscribe)
         if request.type_url == EDS:
             self._sent_early.clear()
@@ -181,6 +184,17 @@ class Stream:
         is_behind = resource is not None and subscription.acked.get(name, known) != resource.version
         subscription.mark(name, EVER if resource is None or is_behind else resource.epoch)
 
+    def _suspect(self, subscription: Subscription) -> None:
+        """Have scopes that a proxy lacks told anew if they may have been in a response that it refused earlier."""
+        if subscription.is_blank and not any(type_url == SRDS for type_url, _ in self.world.rejected):
+            return
+        desired = self.world.desired.get(SRDS, {})
+        subscription.half_taken.update(
+            name
+            for name in subscription.pending
+            if name in desired and subscription.acked.get(name) != desired[name].version
+        )
+
     def _recognize(self, subscription: Subscription, outcome: Outcome) -> None:
         for name in subscription.acked:
             self._recognize_one(subscription, name, outcome)
@@ -216,16 +230,19 @@ class Stream:
             key = (subscription.type_url, name)
             if subscription.covers(name):
                 subscription.acked[name] = resource.version
+            subscription.half_taken.discard(name)
             outcome.acknowledged[key] = resource.version
             desired = self.world.get(*key)
             if desired is not None:
-                self.world.accept(key, resource)
+                self.world.accept(key, desired if desired.version == resource.version else resource)
         for name in removed:
             subscription.acked.pop(name, None)
             outcome.acknowledged[subscription.type_url, name] = None
 
     def _refuse(self, subscription: Subscription, flight: Flight, message: str, outcome: Outcome) -> None:
         names = list(flight.resources)
+        if subscription.type_url == SRDS:
+            subscription.half_taken.update(names)
         if not names:
             # Nothing can be taken back or tried otherwise; sending it again would loop.
             for name in flight.removed:
@@ -538,6 +555,11 @@ class Stream:
         is_removal: bool = False,
     ) -> Response:
         nonce = str(next(self._nonces))
+        if subscription.half_taken:
+            resources = {
+                name: distinguished(name, resource) if name in subscription.half_taken else resource
+                for name, resource in resources.items()
+            }
         for name in (*resources, *removed):
             subscription.pending.pop(name, None)
             subscription.gone.pop(name, None)

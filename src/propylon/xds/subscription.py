@@ -65,6 +65,8 @@ class Subscription:
         self.flight: Flight | None = None
         self.overtaken: dict[str, Flight] = {}
         """Responses that took too long to be waited for, by nonce. They may still be answered."""
+        self.half_taken: set[str] = set()
+        """Scopes that Envoy may have noted without serving them (see `scopes`)."""
         self.trials: deque[tuple[str, ...]] = deque()
         """After a refusal that named nobody: groups to be sent by themselves until the offender is found."""
         self.trial_epoch: float = NEVER

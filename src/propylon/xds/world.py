@@ -12,7 +12,7 @@ from propylon.xds.framing import resource_head
 
 
 class Resource(msgspec.Struct, frozen=True):
-    """A serialized resource. `version` is a hash of `body`; `epoch` counts the updates of its world."""
+    """A serialized resource. `version` is a hash of the desired `body`; `epoch` counts the updates of its world."""
 
     version: str
     body: bytes

@@ -143,7 +143,7 @@ def test_a_refused_scope_keeps_nobody_waiting_for_ever() -> None:
     refused = []
     while responses:
         (response,) = responses
-        if b"bad" in {resource.body for resource in response.resources.values()}:
+        if any(resource.body.startswith(b"bad") for resource in response.resources.values()):
             outcome, responses = p.refuse(response)
             refused += outcome.rejected
         else:
@@ -231,3 +231,35 @@ def test_whatever_happens_nothing_that_was_there_is_missing_when_the_extension_c
             had.update((name, resource.version) for name, resource in answered.resources.items())
             flying += p.acknowledge(answered)
     raise AssertionError("it never comes")
+
+
+def test_what_was_in_a_refused_response_is_told_anew() -> None:
+    """Envoy would take it for what it knows, and it does not serve what it knows of a refused response."""
+    p = proxy(world_of(4))
+    (first,) = p.ask(SRDS)
+    before = {name: resource.body for name, resource in first.resources.items()}
+    _, responses = p.refuse(first)
+    bodies: list[bytes] = []
+    while responses:
+        (response,) = responses
+        for name, resource in response.resources.items():
+            assert resource.body.startswith(before[name])
+            assert resource.version == version_of(before[name])
+            bodies.append(resource.body)
+        _, responses = p.refuse(response) if len(response.resources) > 1 else (None, p.acknowledge(response))
+    assert len(set(bodies)) == len(bodies) > len(before)
+    assert not set(bodies) & set(before.values())
+    (change,) = p.update({(SRDS, "s1"): b"new"})
+    assert change.resources["s1"].body == b"new", "it was acknowledged alone"
+    assert p.world.good[SRDS, "s2"].body == before["s2"]
+
+
+def test_what_a_proxy_lacks_that_comes_back_is_told_anew() -> None:
+    """Before its stream ended it may have refused a response."""
+    changes = world_of(4)
+    for known, is_new in (({"s1": version_of(changes[SRDS, "s1"] or b"")}, True), ({}, False)):
+        p = proxy(changes)
+        (response,) = p.ask(SRDS, initial_versions=known)
+        assert {name: resource.body != changes[SRDS, name] for name, resource in response.resources.items()} == {
+            name: is_new for _, name in changes if (SRDS, name) in changes and name not in known
+        }
