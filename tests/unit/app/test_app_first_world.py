@@ -4,8 +4,11 @@ from random import Random
 
 import pytest
 
+from propylon import api
+from propylon.app import data_plane as data_planes
 from propylon.app import workspace as workspaces
 from propylon.app.configuration import UpOptions
+from propylon.app.data_plane import DataPlane
 from propylon.app.workspace import Workspace
 from propylon.envoy.resource import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET
 
@@ -84,3 +87,30 @@ def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
     workspace.turn()
     names = {key.name for key, _ in workspace.controller.sources.services.items()}
     assert names == {"later", *(f"s{number}" for number in range(12))}
+
+
+def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch):
+    monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(data_planes, "WORTH_TELLING", 10)
+    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
+    told, started = {}, []
+    monkeypatch.setattr(
+        plane.xds,
+        "update",
+        lambda node, changes, complete=False: told.setdefault(node, []).append((len(changes), complete)),
+    )
+    monkeypatch.setattr(plane, "_start_proxy", started.append)
+    monkeypatch.setattr(plane, "_in_background", lambda _: None)
+    west = api.ObjectKey("shop", "west")
+    for part in workspace.advance():
+        plane.publish_ahead(
+            {node: dict(list(changes.items())[: 1 if node == west else None]) for node, changes in part.items()}
+        )
+    assert set(told) == {"shop/east"}
+    assert all(count >= 10 and not complete for count, complete in told["shop/east"])
+    assert started == ["shop/east"]
+    outcome = workspace.turn()
+    plane.publish(outcome, retry=False)
+    assert started == ["shop/east", "shop/west"]
+    for name in ("east", "west"):
+        assert told[f"shop/{name}"][-1] == (len(outcome.resources[api.ObjectKey("shop", name)]), True)
