@@ -256,10 +256,11 @@ def said_to(leader: Replica, *messages: bytes, silent: bool = False) -> grpc.Sta
             async with grpc.aio.secure_channel(f"127.0.0.1:{leader.port}", credentials, options) as channel:
                 stub: Any = channel.stream_stream
                 call = stub(f"/{SERVICE}/{METHOD}")()
-                for message in messages:
-                    await call.write(message)
-                if not silent:
-                    await call.done_writing()
+                with contextlib.suppress(grpc.aio.AioRpcError):  # it may end before all was said
+                    for message in messages:
+                        await call.write(message)
+                    if not silent:
+                        await call.done_writing()
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     while isinstance(await call.read(), bytes):
                         pass  # the status comes behind what is not read
