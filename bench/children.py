@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,9 @@ def start(
     Its own children are its own business: SIGTERM gives it the chance to end them. What has none, and takes its time
     over SIGTERM, is killed. To be called in the main thread, for it is the thread whose end is waited for.
     """
-    process = subprocess.Popen(command, preexec_fn=partial(end_with_parent, last_words), **options)  # noqa: PLW1509
+    # By util-linux's program, and not in Python between fork and exec: with gRPC's threads around, that may hang.
+    asked = ["setpriv", "--pdeathsig", last_words.name.removeprefix("SIG"), "--"]
+    process = subprocess.Popen([*asked, *command], **options)
     _started.add(process.pid)
     return process
 
