@@ -396,7 +396,9 @@ def refuse(site, changes, bad):
 
 
 def await_listener(site):
+    """That is there, and everything that it refers to."""
     wait_for(lambda: f"tcp/{site.port}::" in site.proxy.admin("/listeners?format=text"), "the Listener")
+    wait_for(site.proxy.settled, "all else", 30)
 
 
 def locations(site, hosts):
