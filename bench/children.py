@@ -30,6 +30,8 @@ def start(
     # By util-linux's program, and not in Python between fork and exec: with gRPC's threads around, that may hang.
     asked = ["setpriv", "--pdeathsig", last_words.name.removeprefix("SIG"), "--"]
     process = subprocess.Popen([*asked, *command], **options)
+    while _name(process.pid) == "setpriv":  # until then our own end might not be noticed
+        time.sleep(0.001)
     _started.add(process.pid)
     return process
 
@@ -54,6 +56,10 @@ def _reap_for_ever() -> None:
     while True:
         time.sleep(_REAP_EVERY)
         reap()
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
 
 
 def _is_ended_envoy(pid: int) -> bool:
