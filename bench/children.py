@@ -30,7 +30,7 @@ def start(
     # By util-linux's program, and not in Python between fork and exec: with gRPC's threads around, that may hang.
     asked = ["setpriv", "--pdeathsig", last_words.name.removeprefix("SIG"), "--"]
     process = subprocess.Popen([*asked, *command], **options)
-    while _name(process.pid) == "setpriv":  # until then our own end might not be noticed
+    while process.poll() is None and not _is_itself(process.pid):  # until then our own end might not be noticed
         time.sleep(0.001)
     _started.add(process.pid)
     return process
@@ -58,8 +58,10 @@ def _reap_for_ever() -> None:
         reap()
 
 
-def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+def _is_itself(pid: int) -> bool:
+    """Whether it is the command that was asked for by now. (Its name is set later than its arguments.)"""
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return bool(arguments) and not arguments.startswith(b"setpriv\0")
 
 
 def _is_ended_envoy(pid: int) -> bool:
