@@ -1,4 +1,4 @@
-"""One edited file costs as many system calls among a thousand routes as among ten. Counted by strace; no clock is asked."""
+"""One edited file costs as many system calls among a thousand routes as among ten: counted, no clock is asked."""
 
 import re
 import shutil
