@@ -10,9 +10,10 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple
 
 from propylon.api.meta import ObjectRef
 from propylon.store.errors import Gone, ReadOnly, StoreError, StoreLocked, StoreUnavailable
@@ -55,6 +56,22 @@ INSERT INTO counter VALUES (1, 0, 0);
 _THE = "grp = ? AND kind = ? AND namespace = ? AND name = ?"
 _ORDER = "ORDER BY grp, kind, namespace, name"
 
+# What every write says, put together once.
+_DOCUMENT = f"SELECT document FROM objects WHERE {_THE}"
+_DOCUMENT_AND_APPLIED = (
+    "SELECT o.document, a.source, a.document FROM objects o LEFT JOIN applied a"
+    " ON a.grp = o.grp AND a.kind = o.kind AND a.namespace = o.namespace AND a.name = o.name AND a.manager = ?"
+    " WHERE o.grp = ? AND o.kind = ? AND o.namespace = ? AND o.name = ?"
+)
+_ADD = "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (grp, kind, namespace, name) DO NOTHING"
+_REPLACE = f"UPDATE objects SET document = ?, resource_version = ? WHERE {_THE}"
+_ADD_OWNER = "INSERT OR IGNORE INTO owners VALUES (?, ?, ?, ?, ?)"
+_DROP_OWNERS = f"DELETE FROM owners WHERE {_THE}"
+_LOG = "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_APPLIED = "INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?, ?, ?, ?)"
+_REPLACE_APPLIED = f"UPDATE applied SET source = ?, document = ? WHERE {_THE} AND manager = ?"
+_COUNT = "UPDATE counter SET resource_version = ?, pruned = ?"
+
 _REBUILD = "restore the file from a backup, or move it away and apply the manifests again"
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "make room on its disk; writing goes on by itself as soon as there is some",
@@ -69,6 +86,69 @@ _REMEDIES = {
 }
 
 
+class Mark(NamedTuple):
+    """Where a transaction began: how deep, with which savepoint ("" for none), and what was so far."""
+
+    depth: int
+    savepoint: str
+    version: int
+    pruned: int
+    written: int
+
+
+class Transaction:
+    """What `Database.transaction` gives to `with`. A class: a generator would cost every write twice as much."""
+
+    __slots__ = ("_database", "_mark", "_settle", "_tell", "_undo")
+
+    def __init__(
+        self,
+        database: Database,
+        settle: Callable[[], None] | None,
+        undo: Callable[[], None] | None,
+        tell: Callable[[], None] | None,
+    ) -> None:
+        self._database = database
+        self._settle = settle
+        self._undo = undo
+        self._tell = tell
+
+    def __enter__(self) -> None:
+        mutex = self._database.mutex
+        mutex.acquire()
+        try:
+            self._mark = self._database._begin()
+        except BaseException:
+            mutex.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        database, changed = self._database, False
+        try:
+            try:
+                if kind is None:
+                    if self._settle is not None:
+                        self._settle()
+                    changed = database._commit(self._mark)
+                    return
+            except BaseException:
+                self._take_back()
+                raise
+            self._take_back()
+        finally:
+            database._depth = self._mark.depth
+            database.mutex.release()
+            if changed and self._tell is not None:
+                self._tell()
+
+    def _take_back(self) -> None:
+        self._database._roll_back(self._mark)
+        if self._undo is not None:
+            self._undo()
+
+
 class Database:
     """The rows. Methods that write must run inside `transaction`; all may raise StoreUnavailable."""
 
@@ -78,12 +158,15 @@ class Database:
         self.mutex = threading.RLock()
         self._retained = retained_changes
         self._depth = 0
+        self._dirty = False
+        """Whether the outermost transaction has written anything."""
         self._lock_file: int | None = None
         if not read_only:
             self._lock_file = _lock(directory)
         try:
             with self._troubles():
                 self._connection = self._open()
+                self._execute = self._connection.cursor().execute  # under the mutex, one statement after the other
                 self._version, self._pruned = self._counter()
         except StoreError:
             self._unlock()
@@ -167,41 +250,69 @@ class Database:
 
     # Transactions
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; inside another transaction, all or nothing of its own part."""
+    def transaction(
+        self,
+        *,
+        settle: Callable[[], None] | None = None,
+        undo: Callable[[], None] | None = None,
+        tell: Callable[[], None] | None = None,
+    ) -> Transaction:
+        """All or nothing; inside another transaction, all or nothing of its own part.
+
+        `settle` is called inside it when all else went well, `undo` when something did not, and `tell` after changes
+        became durable, which is at the end of the outermost transaction.
+        """
+        return Transaction(self, settle, undo, tell)
+
+    def _begin(self) -> Mark:
         if self.read_only:
             raise ReadOnly(f"{self.path} is open for reading only")
-        with self.mutex:
-            outermost = self._depth == 0
-            savepoint = f"level_{self._depth}"
-            before = (self._version, self._pruned)
-            written = len(self._uncommitted)
-            if not outermost:
+        depth, savepoint = self._depth, ""
+        try:
+            if depth == 0:
+                self._execute("BEGIN IMMEDIATE")
+                self._dirty = False
+            else:
                 self._check_open()
-            with self._troubles():
-                self._connection.execute("BEGIN IMMEDIATE" if outermost else f"SAVEPOINT {savepoint}")
-            self._depth += 1
-            try:
-                yield
-                self._check_open()
-                if outermost:
-                    self._finish(before)
-                with self._troubles():
-                    self._connection.execute("COMMIT" if outermost else f"RELEASE {savepoint}")
-            except BaseException:
-                self._version, self._pruned = before
-                del self._uncommitted[written:]
-                # SQLite has rolled back by itself after some errors (a full disk); a second time is an error to ignore.
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK" if outermost else f"ROLLBACK TO {savepoint}")
-                    if not outermost:
-                        self._connection.execute(f"RELEASE {savepoint}")
-                raise
-            finally:
-                self._depth -= 1
-            if outermost:
-                self._remember()
+                # As long as nothing was written, the first transaction inside another needs no savepoint to go back to.
+                if self._dirty or depth > 1:
+                    savepoint = f"level_{depth}"
+                    self._execute(f"SAVEPOINT {savepoint}")
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        self._depth = depth + 1
+        return Mark(depth, savepoint, self._version, self._pruned, len(self._uncommitted))
+
+    def _commit(self, mark: Mark) -> bool:
+        """Whether anything became durable."""
+        self._check_open()
+        try:
+            if mark.depth:
+                if mark.savepoint:
+                    self._execute(f"RELEASE {mark.savepoint}")
+                return False
+            self._finish(mark)
+            self._execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        if self._version == mark.version:
+            return False
+        self._remember()
+        return True
+
+    def _roll_back(self, mark: Mark) -> None:
+        self._version, self._pruned = mark.version, mark.pruned
+        del self._uncommitted[mark.written :]
+        # SQLite has rolled back by itself after some errors (a full disk); a second time is an error to ignore.
+        with contextlib.suppress(sqlite3.Error):
+            if mark.savepoint:
+                self._execute(f"ROLLBACK TO {mark.savepoint}")
+                self._execute(f"RELEASE {mark.savepoint}")
+            elif self._connection.in_transaction:
+                self._execute("ROLLBACK")
+                self._dirty = False
+                if mark.depth:
+                    self._execute("BEGIN IMMEDIATE")
 
     def _check_open(self) -> None:
         """Raise StoreUnavailable where SQLite undid the transaction by itself (a full disk): what is written from then
@@ -224,36 +335,44 @@ class Database:
                 self._recent_bytes -= len(oldest.raw)
             self._committed = self._version
 
-    def _finish(self, before: tuple[int, int]) -> None:
-        if self._version == before[0]:
+    def _finish(self, mark: Mark) -> None:
+        if self._version == mark.version:
             return
-        with self._troubles():
-            if self._version - self._pruned > self._retained + self._retained // 10:
-                self._pruned = self._version - self._retained
-                self._connection.execute("DELETE FROM changes WHERE resource_version <= ?", (self._pruned,))
-            self._connection.execute(
-                "UPDATE counter SET resource_version = ?, pruned = ?", (self._version, self._pruned)
-            )
+        if self._version - self._pruned > self._retained + self._retained // 10:
+            self._pruned = self._version - self._retained
+            self._execute("DELETE FROM changes WHERE resource_version <= ?", (self._pruned,))
+        self._execute(_COUNT, (self._version, self._pruned))
 
     @contextlib.contextmanager
     def _troubles(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            remedy = _REMEDIES.get(code, "check the file, its directory and its disk")
-            raise StoreUnavailable(f"{self.path}: {error}", remedy) from error
+            raise self._unavailable(error) from error
         except OSError as error:
             raise StoreUnavailable(f"{self.path}: {error.strerror}", "check the directory's permissions") from error
 
-    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self.mutex, self._troubles():
-            return self._connection.execute(statement, values).fetchall()
+    def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        return StoreUnavailable(
+            f"{self.path}: {error}", _REMEDIES.get(code, "check the file, its directory and its disk")
+        )
 
-    def _write(self, statement: str, values: Sequence[Any]) -> None:
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            with self.mutex:
+                return self._execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    def _write(self, statement: str, values: Sequence[Any]) -> int:
+        """How many rows that changed."""
         self._check_open()
-        with self._troubles():
-            self._connection.execute(statement, values)
+        self._dirty = True
+        try:
+            return self._execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
 
     # Objects
 
@@ -264,8 +383,13 @@ class Database:
 
     def document(self, ref: ObjectRef) -> bytes | None:
         """The object's JSON."""
-        rows = self._rows(f"SELECT document FROM objects WHERE {_THE}", ref)
+        rows = self._rows(_DOCUMENT, ref)
         return rows[0][0] if rows else None
+
+    def document_and_applied(self, ref: ObjectRef, manager: str) -> tuple[bytes, str | None, bytes | None] | None:
+        """The object's JSON, and what this manager applied to it last after where it had it from (None if nothing)."""
+        rows = self._rows(_DOCUMENT_AND_APPLIED, (manager, *ref))
+        return rows[0] if rows else None
 
     def listing(self, kinds: Sequence[GroupKind], namespace: str | None) -> Listing:
         """Objects of these kinds (all if none), in that namespace (any if None)."""
@@ -303,29 +427,33 @@ class Database:
         rows = self._rows(f"SELECT grp, kind, namespace, name FROM objects WHERE namespace = ? {_ORDER}", (namespace,))
         return [ObjectRef(*row) for row in rows]
 
-    def put(self, type_: EventType, ref: ObjectRef, uid: str, version: int, raw: bytes, owners: Iterable[str]) -> None:
-        """Store an object and log the change."""
-        self._write(
-            "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (grp, kind, namespace, name)"
-            " DO UPDATE SET uid = excluded.uid, document = excluded.document,"
-            " resource_version = excluded.resource_version",
-            (*ref, uid, version, raw),
-        )
-        self._log(type_, ref, version, raw)
-        if type_ is not EventType.ADDED:
-            self._write(f"DELETE FROM owners WHERE {_THE}", ref)
+    def add(self, ref: ObjectRef, uid: str, version: int, raw: bytes, owners: Sequence[str]) -> bool:
+        """Store a new object and log it; False, and nothing is done, if there is one of that name."""
+        if not self._write(_ADD, (*ref, uid, version, raw)):
+            return False
+        self._write(_LOG, (version, "ADDED", *ref, raw))
+        self._uncommitted.append(Event(EventType.ADDED, version, ref, raw))
         for owner in owners:
-            self._write("INSERT OR IGNORE INTO owners VALUES (?, ?, ?, ?, ?)", (owner, *ref))
+            self._write(_ADD_OWNER, (owner, *ref))
+        return True
+
+    def replace(self, ref: ObjectRef, version: int, raw: bytes, owners: Sequence[str] | None = None) -> None:
+        """Store an object in the place of the one that is there, and log the change; `owners` where others than before
+        own it."""
+        self._write(_REPLACE, (raw, version, *ref))
+        self._write(_LOG, (version, "MODIFIED", *ref, raw))
+        self._uncommitted.append(Event(EventType.MODIFIED, version, ref, raw))
+        if owners is not None:
+            self._write(_DROP_OWNERS, ref)
+            for owner in owners:
+                self._write(_ADD_OWNER, (owner, *ref))
 
     def remove(self, ref: ObjectRef, version: int, raw: bytes) -> None:
         """Forget an object and who applied it; log its last state."""
         for table in ("objects", "owners", "applied"):
             self._write(f"DELETE FROM {table} WHERE {_THE}", ref)
-        self._log(EventType.DELETED, ref, version, raw)
-
-    def _log(self, type_: EventType, ref: ObjectRef, version: int, raw: bytes) -> None:
-        self._write("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)", (version, type_.value, *ref, raw))
-        self._uncommitted.append(Event(type_, version, ref, raw))
+        self._write(_LOG, (version, "DELETED", *ref, raw))
+        self._uncommitted.append(Event(EventType.DELETED, version, ref, raw))
 
     def dependents(self, owner_uid: str) -> list[ObjectRef]:
         """Objects that name this uid as an owner."""
@@ -339,11 +467,6 @@ class Database:
 
     # What managers applied
 
-    def applied(self, ref: ObjectRef, manager: str) -> tuple[str, bytes] | None:
-        """What this manager applied to the object last, after where it had it from."""
-        rows = self._rows(f"SELECT source, document FROM applied WHERE {_THE} AND manager = ?", (*ref, manager))
-        return (rows[0][0], rows[0][1]) if rows else None
-
     def applied_by(self, manager: str) -> list[tuple[ObjectRef, str, bytes]]:
         """Everything this manager applied, and where it had it from."""
         rows = self._rows(
@@ -353,7 +476,11 @@ class Database:
 
     def put_applied(self, ref: ObjectRef, manager: str, source: str, raw: bytes) -> None:
         """Remember what a manager applied, and where it had it from."""
-        self._write("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?, ?, ?, ?)", (*ref, manager, source, raw))
+        self._write(_ADD_APPLIED, (*ref, manager, source, raw))
+
+    def replace_applied(self, ref: ObjectRef, manager: str, source: str, raw: bytes) -> None:
+        """Remember what a manager applied in the place of what it applied before."""
+        self._write(_REPLACE_APPLIED, (source, raw, *ref, manager))
 
     def forget_applied(self, ref: ObjectRef, manager: str) -> None:
         """Forget what a manager applied to an object."""

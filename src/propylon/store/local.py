@@ -8,11 +8,10 @@ the disk does.
 from __future__ import annotations
 
 import builtins
-import contextlib
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +20,13 @@ from typing import Any, Self
 
 import msgspec
 
+from propylon.api.defaults import apply_defaults
 from propylon.api.meta import ObjectRef, group_of
 from propylon.api.validation import status_is_fine
 from propylon.store import semantics
 from propylon.store.admission import DEFAULT_NAMESPACE, check, complete, placed, with_complete_status
-from propylon.store.database import Database
-from propylon.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
+from propylon.store.database import Database, Transaction
+from propylon.store.errors import Conflict, Forbidden, NotFound, StoreError, StoreUnavailable
 from propylon.store.kindinfo import has_status, list_keys
 from propylon.store.merge import merge
 from propylon.store.overrides import override_notice, overrides_nothing
@@ -36,7 +36,6 @@ from propylon.store.protocol import (
     Changes,
     Document,
     Event,
-    EventType,
     GroupKind,
     Listing,
     Outcome,
@@ -130,29 +129,20 @@ class LocalStore:
 
     # Writing
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Transaction:
         """Everything written inside becomes durable and visible to watches together, or not at all."""
-        with self._database.mutex:
-            before = self._database.committed if not self.read_only else 0
-            try:
-                with self._database.transaction():
-                    yield
-                    self._writer.settle()
-            except BaseException:
-                self._writer.forget()
-                raise
-            changed = self._database.committed != before
-        if changed:
-            for wake in tuple(self._wakers.values()):
-                wake()
+        return self._database.transaction(settle=self._writer.settle, undo=self._writer.forget, tell=self._wake)
+
+    def _wake(self) -> None:
+        for wake in tuple(self._wakers.values()):
+            wake()
 
     def create(self, document: Mapping[str, Any]) -> Document:
         """Store a new object and return it as stored. Raises AlreadyExists, Forbidden, Invalid, NotFound (its
         namespace)."""
         wanted = self.admitted(document)  # outside the transaction, so that others write meanwhile
         with self.transaction():
-            return self._create(wanted)
+            return self._create(ref_of_document(wanted), wanted)
 
     def admitted(self, document: Mapping[str, Any]) -> Admitted:
         """A document as `create` would store it, with defaults, found good. Raises Conflict, Invalid.
@@ -175,12 +165,13 @@ class LocalStore:
         """
         with self.transaction():
             wanted = complete(document)
-            stored = self.get(ref_of_document(wanted))
+            ref = ref_of_document(wanted)
+            stored = self.get(ref)
             metadata = wanted["metadata"]
             semantics.check_preconditions(
                 stored, uid=metadata.get("uid") or "", resource_version=metadata.get("resourceVersion") or ""
             )
-            return self._update(stored, wanted)
+            return self._update(ref, stored, wanted)
 
     def patch_status(
         self,
@@ -200,7 +191,7 @@ class LocalStore:
             prepared = with_complete_status(prepared)
             if not status_is_fine(prepared):  # what else the object holds was found good when it was written
                 self._check(prepared, stored)
-            return self._writer.put(prepared, EventType.MODIFIED)
+            return self._writer.replace(ref, stored, prepared)
 
     def delete(
         self,
@@ -278,25 +269,27 @@ class LocalStore:
         source: str,
         checked: bool = False,
     ) -> Applied:
-        wanted = placed(_as_applied(document))
+        wanted = _as_applied(document)
         ref = ref_of_document(wanted)
         raw = _encode(wanted)
-        stored = self._writer.read(ref)
-        if stored is None:
+        held = self._database.document_and_applied(ref, manager)
+        if held is None:
             notices = self._prepare_namespace(ref, create_namespace)
-            whole = complete(wanted)
+            whole = apply_defaults(wanted)
             if not checked:
                 self._check(whole, None)
-            created = self._create(whole)
+            created = self._create(ref, whole)
             self._database.put_applied(ref, manager, source, raw)
             return Applied(ref, Outcome.CREATED, _version(created), notices)
-        before = self._database.applied(ref, manager)
-        previous = {} if before is None else _decode(before[1])
+        stored = _decode(held[0])
+        previous = {} if held[2] is None else _decode(held[2])
         keys = list_keys(ref.group, ref.kind)
-        merged = merge(previous, wanted, stored, keys)
-        updated = self._update(stored, complete(merged))
-        if before != (source, raw):
+        # Its place is that of both, so defaults are all that it may lack.
+        updated = self._update(ref, stored, apply_defaults(merge(previous, wanted, stored, keys)))
+        if held[2] is None:
             self._database.put_applied(ref, manager, source, raw)
+        elif held[1] != source or held[2] != raw:
+            self._database.replace_applied(ref, manager, source, raw)
         if updated is stored:
             return Applied(ref, Outcome.UNCHANGED, _version(updated))
         former = complete(previous) if previous else {}
@@ -305,41 +298,37 @@ class LocalStore:
         said = override_notice(former, complete(wanted), stored, keys)
         return Applied(ref, Outcome.CHANGED, _version(updated), (said,) if said else ())
 
-    def _create(self, wanted: Document) -> Document:
-        ref = ref_of_document(wanted)
+    def _create(self, ref: ObjectRef, wanted: Document) -> Document:
         self._prepare_namespace(ref, create=False)
-        if self._database.document(ref) is not None:
-            raise AlreadyExists(ref)
-        prepared = semantics.prepare_create(wanted, now=self._now(), uid=str(uuid.uuid4()))
-        return self._writer.put(prepared, EventType.ADDED)
+        return self._writer.add(ref, semantics.prepare_create(wanted, now=self._now(), uid=str(uuid.uuid4())))
 
-    def _update(self, stored: Document, wanted: Document) -> Document:
-        ref = ref_of_document(stored)
+    def _update(self, ref: ObjectRef, stored: Document, wanted: Document) -> Document:
         prepared = semantics.prepare_update(stored, wanted, keep_status=has_status(ref.group, ref.kind))
         if prepared is stored:  # as valid as before
             return stored
         self._check(prepared, stored)
-        return self._writer.updated(prepared)
+        return self._writer.updated(ref, stored, prepared)
 
     def _prepare_namespace(self, ref: ObjectRef, create: bool) -> tuple[str, ...]:
         if not ref.namespace:
             return ()
         namespace = ObjectRef("", "Namespace", "", ref.namespace)
-        stored = self._writer.read(namespace)
-        if stored is None:
+        raw = self._database.document(namespace)
+        if raw is None:
             if not create:
                 raise NotFound(namespace)
             self._ensure_namespace(ref.namespace)
             return (f"namespace {ref.namespace} was created: no manifest defines it",)
-        if semantics.is_deleting(stored):
+        if b"deletionTimestamp" in raw and semantics.is_deleting(_decode(raw)):  # it is not decoded for nothing
             raise Forbidden(ref, f"namespace {ref.namespace} is being deleted")
         return ()
 
     def _ensure_namespace(self, name: str) -> None:
-        if self._database.document(ObjectRef("", "Namespace", "", name)) is not None:
+        ref = ObjectRef("", "Namespace", "", name)
+        if self._database.document(ref) is not None:
             return
         with self.transaction():
-            self._create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            self._create(ref, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     # Watching
 
@@ -363,9 +352,13 @@ class LocalStore:
 
 
 def _as_applied(document: Mapping[str, Any]) -> Document:
-    """What a manager can want of an object: all but status and what the store alone sets."""
-    metadata = {name: value for name, value in document["metadata"].items() if name not in semantics.NOT_APPLICABLE}
-    return {**semantics.without_status(document), "metadata": metadata}
+    """What a manager can want of an object, in its place: all but status and what the store alone sets."""
+    metadata = dict(document["metadata"])
+    for name in semantics.NOT_APPLICABLE:
+        metadata.pop(name, None)
+    wanted = placed({**document, "metadata": metadata})
+    wanted.pop("status", None)
+    return wanted
 
 
 def _refused(document: Mapping[str, Any], error: StoreError) -> Applied:

@@ -149,11 +149,6 @@ def without_owners(stored: Document, uids: frozenset[str]) -> Document:
     return {**stored, "metadata": metadata}
 
 
-def stamped(document: Document, resource_version: int) -> Document:
-    """The document as of that resourceVersion."""
-    return {**document, "metadata": {**document["metadata"], "resourceVersion": str(resource_version)}}
-
-
 def check_preconditions(stored: Document, *, uid: str, resource_version: str) -> None:
     """Raise Conflict unless the stored object is the one the writer meant ("" stands for any)."""
     metadata = stored["metadata"]

@@ -13,7 +13,8 @@ import msgspec
 from propylon.api.meta import ObjectRef
 from propylon.store import semantics
 from propylon.store.database import Database
-from propylon.store.protocol import Document, EventType, Propagation, ref_of_document
+from propylon.store.errors import AlreadyExists
+from propylon.store.protocol import Document, Propagation, ref_of_document
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Document] = msgspec.json.Decoder(dict[str, Any]).decode
@@ -33,13 +34,24 @@ class Writer:
         raw = self._database.document(ref)
         return None if raw is None else _decode(raw)
 
-    def put(self, document: Document, type_: EventType) -> Document:
-        """Store under a new resourceVersion; returns the object as stored."""
-        ref = ref_of_document(document)
+    def add(self, ref: ObjectRef, document: Document) -> Document:
+        """Store a new object under a new resourceVersion; returns it as stored. Raises AlreadyExists."""
         version = self._database.next_version()
-        document = _in_order(semantics.stamped(document, version))
-        owners = list(semantics.owner_uids(document))
-        self._database.put(type_, ref, document["metadata"]["uid"], version, _encode(document), owners)
+        document = _numbered(document, version)
+        owners = _owners(document)
+        if not self._database.add(ref, document["metadata"]["uid"], version, _encode(document), owners):
+            raise AlreadyExists(ref)
+        if owners:
+            self._to_check.append(ref)
+        return document
+
+    def replace(self, ref: ObjectRef, stored: Document, document: Document) -> Document:
+        """Store a document in the place of `stored`, under a new resourceVersion; returns it as stored."""
+        version = self._database.next_version()
+        document = _numbered(document, version)
+        owners = _owners(document)
+        others = owners if owners != _owners(stored) else None
+        self._database.replace(ref, version, _encode(document), others)
         if owners:
             self._to_check.append(ref)
         return document
@@ -48,7 +60,7 @@ class Writer:
         """Take out of the store; returns the last state."""
         ref = ref_of_document(document)
         version = self._database.next_version()
-        document = _in_order(semantics.stamped(document, version))
+        document = _numbered(document, version)
         self._database.remove(ref, version, _encode(document))
         self._removed.append((ref, document))
         return document
@@ -61,25 +73,25 @@ class Writer:
         if propagation is Propagation.ORPHAN:
             for ref in self._database.dependents(uid):
                 if (dependent := self.read(ref)) is not None:
-                    self.put(semantics.without_owners(dependent, frozenset({uid})), EventType.MODIFIED)
+                    self.replace(ref, dependent, semantics.without_owners(dependent, frozenset({uid})))
         foreground = propagation is Propagation.FOREGROUND and self._is_blocked(uid)
         if not foreground and not semantics.finalizers(document):
             return self.remove(document)
         marked = semantics.prepare_delete(document, now=self._now(), foreground=foreground)
         if marked is not document:
-            marked = self.put(marked, EventType.MODIFIED)
+            marked = self.replace(ref_of_document(document), document, marked)
         if foreground:
             for ref in self._database.dependents(uid):
                 if (dependent := self.read(ref)) is not None and not semantics.is_deleting(dependent):
                     self.delete(dependent, Propagation.FOREGROUND)
         return marked
 
-    def updated(self, document: Document) -> Document:
+    def updated(self, ref: ObjectRef, stored: Document, document: Document) -> Document:
         """Store a changed object; one that is being deleted and no longer held goes."""
         if not semantics.is_deleting(document) or semantics.finalizers(document):
-            return self.put(document, EventType.MODIFIED)
+            return self.replace(ref, stored, document)
         if semantics.is_namespace(document) and self._database.refs_in_namespace(document["metadata"]["name"]):
-            return self.put(document, EventType.MODIFIED)
+            return self.replace(ref, stored, document)
         return self.remove(document)
 
     def settle(self) -> None:
@@ -111,7 +123,7 @@ class Writer:
             return
         if any(self._exists(uid, ref.namespace) for uid in semantics.owner_uids(document)):
             if gone:
-                self.put(semantics.without_owners(document, gone), EventType.MODIFIED)
+                self.replace(ref, document, semantics.without_owners(document, gone))
         else:
             self.delete(document)
 
@@ -128,16 +140,20 @@ class Writer:
     def _release_owner(self, uid: str) -> None:
         ref = self._database.ref_of_uid(uid)
         owner = None if ref is None else self.read(ref)
-        if owner is None or semantics.FOREGROUND_FINALIZER not in semantics.finalizers(owner) or self._is_blocked(uid):
+        if (
+            ref is None
+            or owner is None
+            or semantics.FOREGROUND_FINALIZER not in semantics.finalizers(owner)
+            or self._is_blocked(uid)
+        ):
             return
-        self.updated(semantics.without_finalizer(owner, semantics.FOREGROUND_FINALIZER))
+        self.updated(ref, owner, semantics.without_finalizer(owner, semantics.FOREGROUND_FINALIZER))
 
     def _delete_namespace(self, document: Document) -> Document:
         if not semantics.is_deleting(document):
             marked = semantics.prepare_delete(document, now=self._now(), foreground=False)
-            document = self.put(
-                {**marked, "status": {**marked.get("status", {}), "phase": "Terminating"}}, EventType.MODIFIED
-            )
+            marked = {**marked, "status": {**marked.get("status", {}), "phase": "Terminating"}}
+            document = self.replace(ref_of_document(document), document, marked)
         name = document["metadata"]["name"]
         for ref in self._database.refs_in_namespace(name):
             content = self.read(ref)
@@ -154,7 +170,12 @@ class Writer:
             self.remove(document)
 
 
-def _in_order(document: Document) -> Document:
-    """What the document is comes first, so that its bytes begin alike (see `protocol.Listing`)."""
-    rest = {name: value for name, value in document.items() if name not in ("apiVersion", "kind")}
-    return {"apiVersion": document["apiVersion"], "kind": document["kind"], **rest}
+def _owners(document: Document) -> tuple[str, ...]:
+    return tuple(semantics.owner_uids(document)) if "ownerReferences" in document["metadata"] else ()
+
+
+def _numbered(document: Document, version: int) -> Document:
+    """The document as of that resourceVersion. What it is comes first, so that its bytes begin alike (see
+    `protocol.Listing`)."""
+    metadata = {**document["metadata"], "resourceVersion": str(version)}
+    return {"apiVersion": document["apiVersion"], "kind": document["kind"], **document, "metadata": metadata}
