@@ -30,7 +30,7 @@ from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
 from propylon.xds.refusals import mentioned, readable
 from propylon.xds.scopes import distinguished
-from propylon.xds.subscription import EVER, NEVER, Flight, Plan, Subscription
+from propylon.xds.subscription import EVER, NEVER, NOTHING, Flight, Plan, Subscription
 from propylon.xds.type_urls import CDS, ECDS, EDS, FCDS, LDS, SRDS, WILDCARD, is_made_first, removal_rank, send_rank
 from propylon.xds.world import Resource, World
 
@@ -80,6 +80,8 @@ class Stream:
     def __init__(self, world: World) -> None:
         self.world = world
         self.subscriptions: dict[str, Subscription] = {}
+        self._in_order: list[Subscription] = []
+        """The same in the order in which their types are sent."""
         self._nonces = count(1)
         self._started = False
         self._may_remove = False
@@ -95,6 +97,7 @@ class Stream:
         is_first = subscription is None
         if subscription is None:
             subscription = self.subscriptions[request.type_url] = Subscription(request.type_url)
+            self._in_order = sorted(self.subscriptions.values(), key=lambda s: send_rank(s.type_url))
         if request.nonce:
             flight = subscription.land(request.nonce)
             if flight is not None:
@@ -291,15 +294,19 @@ class Stream:
         """Return the responses to send now; they are in flight from here on."""
         if not self._may_send():
             return self._take_ahead()
-        subscriptions = sorted(self.subscriptions.values(), key=lambda s: send_rank(s.type_url))
+        if self.has_nothing_to_send:
+            return []
+        subscriptions = self._in_order
         plans = {subscription.type_url: self._plan(subscription) for subscription in subscriptions}
         responses: list[Response] = []
-        first = self._earliest(subscriptions, plans, is_first=True)
-        any_change = min(first, self._earliest(subscriptions, plans, is_first=False))
+        first = any_change = NEVER
+        if any(plan.removals or (plan.changes and not is_made_first(name)) for name, plan in plans.items()):
+            first = self._earliest(subscriptions, plans, is_first=True)
+            any_change = min(first, self._earliest(subscriptions, plans, is_first=False))
         for subscription in subscriptions:
-            if subscription.flight is not None:
-                continue
             plan = plans[subscription.type_url]
+            if subscription.flight is not None or not (plan or subscription.has_work):
+                continue
             limit = NEVER if is_made_first(subscription.type_url) else first
             if subscription.type_url == LDS:
                 limit = min(limit, self._earliest_removal([s for s in subscriptions if s.type_url == FCDS], plans))
@@ -329,7 +336,7 @@ class Stream:
         yet. One that has something keeps all of it, as what is missing here might only not be known yet.
         """
         responses: list[Response] = []
-        for subscription in sorted(self._made_first(), key=lambda s: send_rank(s.type_url)):
+        for subscription in self._made_first():
             if not subscription.is_blank or subscription.flight is not None:
                 continue
             response = self._respond(subscription, Plan(self._plan(subscription).changes), NEVER)
@@ -349,9 +356,14 @@ class Stream:
         if not self._may_send() or (LDS not in self.subscriptions and self.world.desired.get(LDS)):
             return False
         return all(
-            s.greeted and not (s.flight or s.overtaken or s.trials or self._plan(s))
+            s.greeted and not (s.flight or s.overtaken or s.trials or (s.has_work and self._plan(s)))
             for s in self.subscriptions.values()
         )
+
+    @property
+    def has_nothing_to_send(self) -> bool:
+        """Whether `take` has nothing to look at, whatever is under way."""
+        return not any(subscription.has_work for subscription in self._in_order)
 
     @property
     def awaited(self) -> Mapping[str, bool]:
@@ -374,7 +386,7 @@ class Stream:
                 subscription.flight = None
 
     def _made_first(self) -> list[Subscription]:
-        return [s for s in self.subscriptions.values() if is_made_first(s.type_url)]
+        return [s for s in self._in_order if is_made_first(s.type_url)]
 
     def _demand_endpoints(self, clusters: Iterable[Resource], plans: dict[str, Plan]) -> None:
         """Have endpoints sent (again) that clusters just sent will wait for.
@@ -424,6 +436,9 @@ class Stream:
 
         Of thousands of scopes that a new proxy lacks, as many as a response takes: nothing is older than these.
         """
+        if not subscription.pending:
+            subscription.introduction = None
+            return NOTHING
         plan = Plan()
         idle: list[str] = []
         room = SCOPES_BYTES

@@ -87,12 +87,36 @@ class _Connection:
         self.ended = False
         self.failure: tuple[grpc.StatusCode, str] | None = None
         self._restless = restless
+        self._timer: asyncio.TimerHandle | None = None
         self.touch()
 
     def touch(self) -> None:
         """The stream's state may have changed: its writer looks."""
-        self._restless[self.number] = self
+        self.stir()
         self.wake.set()
+
+    def stir(self) -> None:
+        """The stream's state may have changed."""
+        self._restless[self.number] = self
+
+    def wake_by(self, when: float) -> None:
+        """Have the writer look at that time of the loop's clock, or before: one timer serves many responses, as these
+        are answered long before it ends as a rule."""
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self.wake.set()
+
+    def end(self) -> None:
+        """The writer looks no more."""
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Server:
@@ -291,7 +315,7 @@ class Server:
         connection.stream.close()
         streams = self._connections[connection.node]
         del streams[connection.number]
-        connection.ended = True
+        connection.end()
         self._restless[connection.node].pop(connection.number, None)
         if not streams:
             del self._connections[connection.node], self._restless[connection.node]
@@ -314,25 +338,30 @@ class Server:
     def _receive(self, connection: _Connection, body: bytes) -> None:
         _, request = decode_request(body)
         outcome = connection.stream.receive(request)
-        connection.touch()
+        connection.stir()
         self._report(connection, outcome)
+        if not (connection.reported_settled and connection.stream.has_nothing_to_send):
+            connection.wake.set()
 
     async def _write(self, connection: _Connection, context: Any) -> None:
         loop = asyncio.get_running_loop()
         until: dict[str, float] = {}
         rests_until = 0.0
         while connection.failure is None and not connection.ended:
-            now = loop.time()
-            patience = {
-                nonce: self._patience / (20 if overdue else 1) for nonce, overdue in connection.stream.awaited.items()
-            }
-            until = {nonce: until.get(nonce, now + seconds) for nonce, seconds in patience.items()}
-            try:
-                async with asyncio.timeout_at(min(until.values(), default=None)):
-                    await connection.wake.wait()
-            except TimeoutError:
+            if awaited := connection.stream.awaited:
                 now = loop.time()
-                connection.stream.overtake([nonce for nonce, end in until.items() if end <= now])
+                until = {
+                    nonce: until.get(nonce, now + self._patience / (20 if overdue else 1))
+                    for nonce, overdue in awaited.items()
+                }
+                connection.wake_by(min(until.values()))
+            else:
+                until = {}
+            await connection.wake.wait()
+            if until:
+                now = loop.time()
+                if overdue := [nonce for nonce, end in until.items() if end <= now]:
+                    connection.stream.overtake(overdue)
             if (rest := rests_until - loop.time()) > 0:
                 await asyncio.sleep(rest)  # thousands of requests come one by one: not a look at everything for each
             connection.wake.clear()

@@ -40,6 +40,10 @@ class Plan(msgspec.Struct):
         return bool(self.changes or self.absent or self.removals)
 
 
+NOTHING = Plan()
+"""The plan of a type of which nothing is left to do."""
+
+
 class Subscription:
     """One type on one stream."""
 
@@ -70,6 +74,17 @@ class Subscription:
         self.trials: deque[tuple[str, ...]] = deque()
         """After a refusal that named nobody: groups to be sent by themselves until the offender is found."""
         self.trial_epoch: float = NEVER
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to look at, so that a plan may have to be made."""
+        return bool(
+            self.pending
+            or self.trials
+            or not self.greeted
+            or self.introduction is not None
+            or self.trial_epoch != NEVER
+        )
 
     def covers(self, name: str) -> bool:
         """Whether the proxy asks for `name`."""
