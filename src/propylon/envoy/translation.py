@@ -46,7 +46,7 @@ from propylon.envoy.secret import build_secret
 from propylon.envoy.secret_keeper import build_secret_keeper, share_of
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.udp_proxy import live_backends, weighted
-from propylon.envoy.virtual_host import as_fragment, build_virtual_host, origins_of
+from propylon.envoy.virtual_host import origins_of, virtual_host_fragments
 from propylon.graph.gateways import by_specificity, port_key
 from propylon.graph.model import (
     BackendKey,
@@ -270,12 +270,8 @@ def _route_configurations(
         )
         is_scope = is_exact(key.hostname) and forms.in_scopes(look, table)
         in_one = not is_scope or forms.in_one(look, table)
-        return Fragment(
-            key.hostname,
-            as_fragment(build_virtual_host(host, place)) if in_one else b"",
-            as_fragment(build_virtual_host(host, place, final=True)) if is_scope else b"",
-            origins_of(host),
-        )
+        made = virtual_host_fragments(host, place, [False] * in_one + [True] * is_scope)
+        return Fragment(key.hostname, made[0] if in_one else b"", made[-1] if is_scope else b"", origins_of(host))
 
     def of_table(key: RouteTableKey, table: RouteTable, look: Look) -> Named:
         named: Named = {}

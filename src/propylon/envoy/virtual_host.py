@@ -1,6 +1,7 @@
 """VirtualHost: one hostname of a route table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb
@@ -10,10 +11,14 @@ from propylon import api
 from propylon.envoy.http_filters import ext_authz
 from propylon.envoy.path_tree import LARGE, build_path_tree
 from propylon.envoy.redirect import Place
-from propylon.envoy.resource import serialize, unique
+from propylon.envoy.resource import embed, serialize, unique
 from propylon.envoy.route import build_routes, direct_response
+from propylon.envoy.route_body import route_bodies
 from propylon.envoy.scope import build_not_found
 from propylon.graph.model import Filter, Match, VirtualHost
+
+_HOST_NAME, _DOMAINS, _ROUTES, _VIRTUAL_HOSTS = 1, 2, 3, 2
+"""Numbers of fields of VirtualHost and, the last, of RouteConfiguration (envoy/config/route/v3)."""
 
 
 def build_virtual_host(host: VirtualHost, place: Place, *, final: bool = False) -> Any:
@@ -76,6 +81,25 @@ def as_fragment(host: Any) -> bytes:
     RouteConfiguration of thousands of unchanged hosts costs a copy of bytes.
     """
     return serialize(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+
+
+def virtual_host_fragments(host: VirtualHost, place: Place, forms: Iterable[bool]) -> list[bytes]:
+    """The fragment of `build_virtual_host` for each `final` in `forms`.
+
+    Those that are a plain list of routes are put together from parts, as there are tens of thousands: the same bytes.
+    """
+    if len(host.entries) >= LARGE or host.filters:
+        return [as_fragment(build_virtual_host(host, place, final=final)) for final in forms]
+    name = host.key.hostname.encode()
+    parts = [embed(_HOST_NAME, name), embed(_DOMAINS, name)]
+    parts += [embed(_ROUTES, body) for entry in host.entries for body in route_bodies(entry, place)]
+    body = b"".join(parts)
+    return [embed(_VIRTUAL_HOSTS, body + _not_found() if final else body) for final in forms]
+
+
+@cache
+def _not_found() -> bytes:
+    return embed(_ROUTES, serialize(build_not_found()))
 
 
 def origins_of(host: VirtualHost) -> tuple[api.ObjectRef, ...]:

@@ -93,7 +93,13 @@ class Collection(Generic[K, V]):
     def _store(self, key: K, new: V | None, changes: dict[K, Change[V]]) -> bool:
         """Take over a value unless it equals the old one (which stays, so that identity is stable too)."""
         old = self._values.get(key)
-        if old is new or (old is not None and new is not None and old == new):
+        if old is None:
+            if new is None:
+                return False
+            self._values[key] = new
+            changes[key] = (None, new)
+            return True
+        if old is new or (new is not None and old == new):
             return False
         if new is None:
             del self._values[key]
@@ -112,10 +118,12 @@ class Collection(Generic[K, V]):
             else:
                 follower._dirty.update(dict.fromkeys(changes, ()))
                 self._engine._due.add(follower._order)
-        if self._readers.any:
+        if read := self._readers._cells:
             for key in changes:
-                self._mark_readers(self._readers, key)
-        self._mark_readers(self._whole_readers, None)
+                if key in read:
+                    self._mark_readers(self._readers, key)
+        if self._whole_readers.any:
+            self._mark_readers(self._whole_readers, None)
 
     def _mark_readers(self, readers: Readers, key: Any) -> None:
         for cell in readers.of(key):
@@ -195,46 +203,67 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
             return {}
         self._dirty = {}
         commit.indexed[self.name] = len(dirty)
-        is_read = self._member_readers.any
         joined: dict[I, list[K]] = {}
         left: dict[I, list[K]] = {}
-        for key in dirty:
-            old = self._buckets_of.get(key, ())
-            new = self._classify(key, old, commit)
-            for bucket in new:
-                if bucket not in old:
-                    joined.setdefault(bucket, []).append(key)
-                elif is_read:
-                    self._mark_readers(self._member_readers, bucket)
-            for bucket in old:
-                if bucket not in new:
-                    left.setdefault(bucket, []).append(key)
-            if new:
-                self._buckets_of[key] = new
-            else:
-                self._buckets_of.pop(key, None)
+        self._classify(dirty, joined, left, commit)
+        members, sizes = self._member_readers._cells, self._count_readers._cells
         changes: dict[I, Change[tuple[K, ...]]] = {}
+        values = self._values
         for bucket in in_order({**joined, **left} if left else joined):
-            before = self._values.get(bucket, ())
-            after = patched(before, joined.get(bucket, ()), left.get(bucket, ()))
-            self._store(bucket, after or None, changes)
-            if is_read:
+            before = values.get(bucket)
+            if before is None:  # nobody left it
+                added = joined[bucket]
+                after = (added[0],) if len(added) == 1 else tuple(in_order(added))
+                values[bucket] = after
+                changes[bucket] = (None, after)
+            else:
+                after = patched(before, joined.get(bucket, ()), left.get(bucket, ()))
+                self._store(bucket, after or None, changes)
+            if members:
                 self._mark_readers(self._member_readers, bucket)
-            if len(before) != len(after):
+            if sizes and (before is None or len(before) != len(after)):
                 self._mark_readers(self._count_readers, bucket)
         return changes
 
-    def _classify(self, key: K, old: Any, commit: Commit) -> frozenset[I] | tuple[I, ...]:
-        value = self.over._values.get(key)
-        if value is None:
-            return ()
-        try:
-            buckets = tuple(self._fn(key, value))
-            # One bucket is the rule; a frozenset per entry would cost four times a tuple.
-            return buckets if len(buckets) < 2 and hash(buckets) is not None else frozenset(buckets)
-        except Exception as error:  # noqa: BLE001 - the entry stays in its buckets; the batch goes on
-            commit.failures.append(Failure(self.name, key, error))
-            return old  # type: ignore[no-any-return]
+    def _classify(self, dirty: Iterable[K], joined: dict[I, list[K]], left: dict[I, list[K]], commit: Commit) -> None:
+        """Find out which entries join and leave which buckets; who reads a bucket in which one stays is marked."""
+        fn, values, buckets_of, is_read = self._fn, self.over._values, self._buckets_of, self._member_readers.any
+        old: frozenset[I] | tuple[I, ...] | None
+        new: frozenset[I] | tuple[I, ...]
+        for key in dirty:
+            value = values.get(key)
+            old = buckets_of.get(key)
+            if value is None:
+                new = ()
+            else:
+                try:
+                    new = tuple(fn(key, value))
+                    if not new and old is None:
+                        continue
+                    # One bucket is the rule; a frozenset per entry would cost four times a tuple.
+                    new = new if len(new) == 1 and hash(new) is not None else frozenset(new)
+                except Exception as error:  # noqa: BLE001 - the entry stays in its buckets; the batch goes on
+                    commit.failures.append(Failure(self.name, key, error))
+                    new = old or ()
+            if old is None:
+                for bucket in new:
+                    if bucket in joined:
+                        joined[bucket].append(key)
+                    else:
+                        joined[bucket] = [key]
+            else:
+                for bucket in new:
+                    if bucket not in old:
+                        joined.setdefault(bucket, []).append(key)
+                    elif is_read:
+                        self._mark_readers(self._member_readers, bucket)
+                for bucket in old:
+                    if bucket not in new:
+                        left.setdefault(bucket, []).append(key)
+            if new:
+                buckets_of[key] = new
+            elif old is not None:
+                del buckets_of[key]
 
 
 def in_order(keys: Iterable[K]) -> list[K]:

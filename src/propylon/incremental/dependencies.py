@@ -7,12 +7,16 @@ key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from propylon.incremental.collection import Collection
     from propylon.incremental.derived import Node
+
+
+FEW = 16
+"""Up to so many dependencies are kept as they were read, some twice maybe: to find out costs more than it saves."""
 
 
 class Cell:
@@ -26,9 +30,9 @@ class Cell:
         self.dependencies: tuple[Dependency, ...] = ()
         self.failed = False
 
-    def depend_on(self, dependencies: Iterable[Dependency]) -> None:
+    def depend_on(self, dependencies: Sequence[Dependency]) -> None:
         """Replace what this cell depends on."""
-        new = tuple(dependencies)
+        new = tuple(dependencies if len(dependencies) <= FEW else dict.fromkeys(dependencies))
         if new == self.dependencies:
             return
         old, self.dependencies = self.dependencies, new

@@ -41,8 +41,9 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
         self._dirty = {}
         changes: dict[K2, Change[R]] = {}
         recomputed = 0
+        values, trace = self.over._values, self._engine.trace
         for key in in_order(dirty):
-            value = self.over._values.get(key)
+            value = values.get(key)
             if value is None:
                 self._drop(key)
                 result: Result = "removed"
@@ -50,7 +51,7 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
             else:
                 recomputed += 1
                 result = self._recompute(key, value, changes, commit)
-            if self._engine.trace:
+            if trace:
                 commit.trace.append(Recomputed(self.name, key, dirty[key], result))
         if recomputed:
             commit.recomputed[self.name] = recomputed
@@ -61,7 +62,7 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
         if cell is None:
             cell = self._cells[key] = Cell(self, key)
         look = self._engine._look
-        look._begin(self)
+        look._node, look._dependencies = self, []
         try:
             output = self._fn(key, value, look)
             changed = self._accept(key, output, changes)
@@ -71,7 +72,8 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
             cell.failed = True
             return "failed"
         finally:
-            cell.depend_on(look._end())
+            look._node = None
+            cell.depend_on(look._dependencies)
         if cell.failed:
             cell.failed = False
             self._engine._failing.pop((self.name, key), None)
@@ -97,8 +99,7 @@ class Derived(Node[K, V, K, R]):
 
     __slots__ = ()
 
-    def _accept(self, key: K, output: Any, changes: dict[K, Change[R]]) -> bool:
-        return self._store(key, output, changes)
+    _accept = Collection._store  # type: ignore[assignment]  # an output is a value here: no call in between
 
 
 class FlatDerived(Node[K, V, K2, R]):

@@ -27,26 +27,30 @@ class Look:
 
     def __init__(self) -> None:
         self._node: Node[Any, Any, Any, Any] | None = None
-        self._dependencies: dict[Dependency, None] = {}
+        self._dependencies: list[Dependency] = []
 
     def get(self, collection: Collection[K, V], key: K) -> V | None:
         """Return the value of `key` or None; depends on that key only."""
         node = self._node  # `_record`, here and in `by` without a call: these two are most of all reads
         if node is None or collection._order >= node._order or collection._engine is not node._engine:
             self._refuse(collection)
-        self._dependencies[collection._readers, key] = None
-        return collection._values.get(key)
+        value = collection._values.get(key)
+        self._dependencies.append((collection._readers, key))
+        return value
 
     def by(self, index: Index[I, K, V], i: I) -> tuple[tuple[K, V], ...]:
         """Return the (key, value) pairs in bucket `i`, sorted by key; depends on who is in it and on their values."""
         node = self._node
         if node is None or index._order >= node._order or index._engine is not node._engine:
             self._refuse(index)
-        self._dependencies[index._member_readers, i] = None
         members = index._values.get(i)
+        self._dependencies.append((index._member_readers, i))
         if members is None:
             return ()
         values = index.over._values
+        if len(members) == 1:
+            (key,) = members
+            return ((key, values[key]),)
         return tuple([(key, values[key]) for key in members])
 
     def keys(self, index: Index[I, K, V], i: I) -> tuple[K, ...]:
@@ -55,8 +59,9 @@ class Look:
 
     def count(self, index: Index[I, K, V], i: I) -> int:
         """Return how many keys are in bucket `i`; depends on that number only."""
+        count = len(index._values.get(i, ()))
         self._record(index, index._count_readers, i)
-        return len(index._values.get(i, ()))
+        return count
 
     def all(self, collection: Collection[K, V]) -> Mapping[K, V]:
         """Return the whole collection in key order, as a mapping that never changes; depends on everything in it."""
@@ -67,7 +72,7 @@ class Look:
         node = self._node
         if node is None or collection._order >= node._order or collection._engine is not node._engine:
             self._refuse(collection)
-        self._dependencies[readers, key] = None
+        self._dependencies.append((readers, key))
 
     def _refuse(self, collection: Collection[Any, Any]) -> NoReturn:
         node = self._node
@@ -76,11 +81,3 @@ class Look:
         if collection._engine is not node._engine:
             raise OrderError(f"{node.name!r} looked at {collection.name!r}, which belongs to another engine")
         raise OrderError(f"{node.name!r} looked at {collection.name!r}, which was not created before it")
-
-    def _begin(self, node: Node[Any, Any, Any, Any]) -> None:
-        self._node = node
-        self._dependencies = {}
-
-    def _end(self) -> dict[Dependency, None]:
-        self._node = None
-        return self._dependencies

@@ -25,7 +25,13 @@ class Union(Collection[K, V]):
     def _settle(self, commit: Commit) -> dict[K, tuple[V | None, V | None]]:
         dirty, self._dirty = self._dirty, {}
         changes: dict[Any, tuple[V | None, V | None]] = {}
+        parts = [part._values for part in self._parts if part._values]
+        store = self._store
         for key in dirty:
-            value = next((part._values[key] for part in self._parts if key in part._values), None)
-            self._store(key, value, changes)
+            for values in parts:
+                if (value := values.get(key)) is not None:
+                    store(key, value, changes)
+                    break
+            else:
+                store(key, None, changes)
         return changes
