@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -18,17 +18,22 @@ from propylon.api.schema import Channel
 def apply_defaults(document: Mapping[str, Any], *, channel: Channel = "experimental") -> dict[str, Any]:
     """A new document with every default of its kind and version filled in, at every depth where the parent exists.
 
+    It shares with the given one whatever lacks nothing, so neither may be changed in place below its first level.
     Nulls of fields that have a default are replaced by it, other nulls dropped. Everything unknown is kept, and
     documents of kinds nobody interprets come back unchanged. Wrong types are left alone: validation names them.
     """
     api_version, kind = document.get("apiVersion"), document.get("kind")
     if not isinstance(api_version, str) or not isinstance(kind, str):
         return dict(document)
-    info = by_kind(group_of(api_version), kind)
-    if info is None:
-        return dict(document)
-    filled: dict[str, Any] = _top_filler(info.schema(api_version.rpartition("/")[2]), channel)(document)
-    return filled
+    fill = _document_filler(api_version, kind, channel)
+    filled: dict[str, Any] = document if fill is None else fill(document)  # type: ignore[assignment]
+    return dict(document) if filled is document else filled
+
+
+def complete_status(document: Mapping[str, Any], *, channel: Channel = "experimental") -> Any:
+    """The status of a document that has one (not null) with every default filled in, as `apply_defaults` has it."""
+    fill = _status_filler(document["apiVersion"], document["kind"], channel)
+    return document["status"] if fill is None else fill(document["status"])
 
 
 def without_nulls_of(spec: TypeSpec, value: Any) -> Any:
@@ -48,6 +53,7 @@ def without_nulls_of(spec: TypeSpec, value: Any) -> Any:
 
 
 _Fill = Callable[[Any], Any]
+"""Gives back the value itself where it lacks nothing: most have been filled in before."""
 
 
 @cache
@@ -58,57 +64,98 @@ def _filler(spec: TypeSpec) -> _Fill | None:
             return _struct_filler(spec)
         case ItemsSpec():
             fill = _filler(spec.items)
-
-            def fill_items(value: Any) -> Any:
-                if not isinstance(value, list | tuple):
-                    return value
-                return list(value) if fill is None else [fill(item) for item in value]
-
-            return fill_items
+            return _as_list if fill is None else _items_filler(fill)
         case MapSpec():
-            fill = _filler(spec.values)
-
-            def fill_map(value: Any) -> Any:
-                if not isinstance(value, Mapping):
-                    return value
-                entries = ((key, item) for key, item in value.items() if item is not None)
-                return {key: item if fill is None else fill(item) for key, item in entries}
-
-            return fill_map
+            return _map_filler(_filler(spec.values))
     return None
 
 
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _items_filler(fill: _Fill) -> _Fill:
+    def fill_items(value: Any) -> Any:
+        if not isinstance(value, list):
+            return [fill(item) for item in value] if isinstance(value, tuple) else value
+        filled = value
+        for index, item in enumerate(value):
+            whole = fill(item)
+            if whole is not item:
+                if filled is value:
+                    filled = list(value)
+                filled[index] = whole
+        return filled
+
+    return fill_items
+
+
+def _map_filler(fill: _Fill | None) -> _Fill:
+    def fill_map(value: Any) -> Any:
+        if type(value) is dict and fill is None and None not in value.values():
+            return value
+        if not isinstance(value, Mapping):
+            return value
+        entries = ((key, item) for key, item in value.items() if item is not None)
+        return {key: item if fill is None else fill(item) for key, item in entries}
+
+    return fill_map
+
+
 def _struct_filler(spec: StructSpec) -> _Fill:
-    fills = {key: _filler(field.type) for key, field in spec.fields.items()}
+    known = frozenset(spec.fields)
+    fills = {key: fill for key, field in spec.fields.items() if (fill := _filler(field.type)) is not None}
     # A default that is one value can be shared; of what has parts every document gets a copy.
     defaults = tuple((key, default_of(field)) for key, field in spec.fields.items() if field.has_default)
     special = _SPECIAL.get(spec.struct)
 
     def fill_struct(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        filled: dict[str, Any] = {}
+        if type(value) is not dict:
+            if not isinstance(value, Mapping):
+                return value
+            value = dict(value)
+        filled = value
         for key, item in value.items():
-            if item is not None:
-                fill = fills.get(key)
-                filled[key] = item if fill is None else fill(item)
-            elif key not in fills:
-                filled[key] = None
+            if item is None:
+                if key in known:
+                    if filled is value:
+                        filled = dict(value)
+                    del filled[key]
+            elif (fill := fills.get(key)) is not None and (fill is not _as_list or type(item) is not list):
+                whole = fill(item)
+                if whole is not item:
+                    if filled is value:
+                        filled = dict(value)
+                    filled[key] = whole
         for key, default in defaults:
             if key not in filled:
+                if filled is value:
+                    filled = dict(value)
                 filled[key] = _copied(default) if isinstance(default, dict | list) else default
-        if special is not None:
-            special(filled)
-        return filled
+        return filled if special is None else special(filled)
 
     return fill_struct
 
 
-@cache
-def _top_filler(schema: type, channel: Channel) -> _Fill:
-    spec = struct_spec(schema, channel)
+@lru_cache(maxsize=1024)
+def _document_filler(api_version: str, kind: str, channel: Channel) -> _Fill | None:
+    """None for kinds nobody interprets."""
+    spec = _document_spec(api_version, kind, channel)
+    if spec is None:
+        return None
     fields = {key: field for key, field in spec.fields.items() if key not in ("apiVersion", "kind", "metadata")}
     return _struct_filler(StructSpec(spec.struct, fields, spec.constraint))
+
+
+@lru_cache(maxsize=1024)
+def _status_filler(api_version: str, kind: str, channel: Channel) -> _Fill | None:
+    spec = _document_spec(api_version, kind, channel)
+    return None if spec is None or "status" not in spec.fields else _filler(spec.fields["status"].type)
+
+
+def _document_spec(api_version: str, kind: str, channel: Channel) -> StructSpec | None:
+    info = by_kind(group_of(api_version), kind)
+    return None if info is None else struct_spec(info.schema(api_version.rpartition("/")[2]), channel)
 
 
 def default_of(field: FieldSpec) -> Any:
@@ -137,10 +184,11 @@ def _sparse(value: Any) -> Any:
     return value
 
 
-def _target_port_is_port(port: dict[str, Any]) -> None:
+def _target_port_is_port(port: dict[str, Any]) -> dict[str, Any]:
     target = port.get("targetPort")
     if "port" in port and not isinstance(target, bool) and target in (None, "", 0):
-        port["targetPort"] = port["port"]
+        return {**port, "targetPort": port["port"]}
+    return port
 
 
-_SPECIAL: dict[type, Callable[[dict[str, Any]], None]] = {ServicePort: _target_port_is_port}
+_SPECIAL: dict[type, Callable[[dict[str, Any]], dict[str, Any]]] = {ServicePort: _target_port_is_port}

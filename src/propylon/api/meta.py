@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, NamedTuple, Protocol
 
 from msgspec import field
@@ -155,6 +156,7 @@ class Object(Protocol):
     def metadata(self) -> ObjectMeta: ...  # noqa: D102
 
 
+@lru_cache(maxsize=1024)  # every write and every event asks, some ten times
 def group_of(api_version: str) -> str:
     """The group of an apiVersion: `apps/v1` -> `apps`, `v1` -> ``."""
     group, slash, _ = api_version.partition("/")

@@ -123,7 +123,7 @@ QUALIFIED_NAME_PATTERN = rf"({SUBDOMAIN_PATTERN}/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0
 """A name of up to 63 characters, maybe after a DNS subdomain (of up to 253, which is not said here) and a slash."""
 PATH_PATTERN = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 _DOMAIN_PREFIXED_PATH = rf"{SUBDOMAIN_PATTERN}\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
-_LABEL_VALUE_PATTERN = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
+LABEL_VALUE_PATTERN = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 
 _DNS_NAME = 'must be a DNS name in lower case, like "www.example.com"'
 _KIND = 'must be a kind, like "Service"'
@@ -195,6 +195,6 @@ AddressType = Annotated[
     str,
     Constraint(pattern=f"^Hostname|IPAddress|NamedAddress|{_DOMAIN_PREFIXED_PATH}$", min_length=1, max_length=253),
 ]
-LabelValue = Annotated[str, Constraint(pattern=f"^{_LABEL_VALUE_PATTERN}$", min_length=0, max_length=63)]
+LabelValue = Annotated[str, Constraint(pattern=f"^{LABEL_VALUE_PATTERN}$", min_length=0, max_length=63)]
 AnnotationValue = Annotated[str, Constraint(min_length=0, max_length=4096)]
 Count = Annotated[int, Constraint(format="int32")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from propylon.api.defaults import apply_defaults
+from propylon.api.defaults import apply_defaults, complete_status
 from propylon.api.meta import group_of
 from propylon.api.validation import Finding, validate
 from propylon.store.errors import Invalid
@@ -41,14 +41,16 @@ def complete(document: Mapping[str, Any]) -> Document:
 def check(document: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None:
     """Raise Invalid when validation finds an error in a complete document, or in how it differs from the stored one."""
     findings = validate(document, old=stored, complete=True)
-    if has_error(findings):
+    if findings and has_error(findings):
         raise Invalid(ref_of_document(document), findings)
 
 
 def with_complete_status(document: Mapping[str, Any]) -> Document:
     """The document with the defaults of its status filled in."""
+    if document.get("status") is not None:
+        return {**document, "status": complete_status(document)}
     identity = {name: document[name] for name in ("apiVersion", "kind", "metadata")}
-    status = apply_defaults({**identity, "status": document.get("status")}).get("status")
+    status = apply_defaults({**identity, "status": None}).get("status")
     rest = {name: value for name, value in document.items() if name != "status"}
     return rest if status is None else {**rest, "status": status}
 

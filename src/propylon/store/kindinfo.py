@@ -7,7 +7,7 @@ cluster-scoped ones users of the Gateway API meet; any other unknown kind is tak
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from propylon.api.introspect import ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec, struct_spec
 from propylon.api.kinds import KindInfo, by_kind
@@ -61,19 +61,21 @@ _WHOLE_OBJECTS = frozenset({"rbac.authorization.k8s.io", "scheduling.k8s.io", "s
 """Groups of kept kinds without a status."""
 
 
+@lru_cache(maxsize=1024)
 def is_namespaced(group: str, kind: str) -> bool:
     """Whether objects of this kind live in namespaces."""
     info = by_kind(group, kind)
     return info.namespaced if info is not None else (group, kind) not in _CLUSTER_SCOPED_KINDS
 
 
+@lru_cache(maxsize=1024)
 def has_status(group: str, kind: str) -> bool:
     """Whether writing an object leaves its status alone, and the other way round."""
     info = by_kind(group, kind)
     return info.status_subresource if info is not None else group not in _WHOLE_OBJECTS
 
 
-@cache
+@lru_cache(maxsize=1024)
 def list_keys(group: str, kind: str) -> ListKeys:
     """How the entries of this kind's lists are identified, for merging."""
     info = by_kind(group, kind)

@@ -17,6 +17,8 @@ ListKeys = Callable[[Path], tuple[str, ...]]
 """The names of the fields that identify an entry of the list at a path; () for a list that is replaced whole."""
 
 _MISSING: Any = object()
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What most values are; asking abstract classes about them would cost more than all the rest."""
 
 _KEY_DEFAULTS = {"protocol": "TCP"}
 """What a key field means when the manager leaves it out and the stored object has it filled in."""
@@ -25,35 +27,38 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 def merge(previous: Any, wanted: Any, live: Any, list_keys: ListKeys, path: Path = ()) -> Any:
     """The live value with the manager's change made to it; shares unchanged parts with its inputs, which stay as they
     are."""
-    if isinstance(wanted, Mapping):
-        return _merge_mapping(
-            previous if isinstance(previous, Mapping) else {},
-            wanted,
-            live if isinstance(live, Mapping) else {},
-            list_keys,
-            path,
-        )
-    if isinstance(wanted, list) and isinstance(live, list):
-        keys = list_keys(path)
-        if keys:
+    if isinstance(wanted, list):
+        if isinstance(live, list) and (keys := list_keys(path)):
             return _merge_entries(previous if isinstance(previous, list) else [], wanted, live, keys, list_keys, path)
-    return wanted
+        return wanted
+    if not _is_mapping(wanted):
+        return wanted
+    before = previous if _is_mapping(previous) else {}
+    return _merge_mapping(before, wanted, live if _is_mapping(live) else {}, list_keys, path)
+
+
+def _is_mapping(value: Any) -> bool:
+    return type(value) is dict or (type(value) not in _PLAIN and isinstance(value, Mapping))
 
 
 def _merge_mapping(
     previous: Mapping[str, Any], wanted: Mapping[str, Any], live: Mapping[str, Any], list_keys: ListKeys, path: Path
 ) -> dict[str, Any]:
-    merged = {}
+    merged: dict[str, Any] = {}
     for name, value in live.items():
         if name in wanted:
-            merged[name] = merge(previous.get(name), wanted[name], value, list_keys, (*path, name))
+            now = wanted[name]
+            if type(now) not in _PLAIN:
+                now = merge(previous.get(name), now, value, list_keys, (*path, name))
+            merged[name] = now
         elif name in previous:
             remainder = _without(previous[name], value, list_keys, (*path, name))
             if remainder is not _MISSING:
                 merged[name] = remainder
         else:
             merged[name] = value
-    merged.update({name: value for name, value in wanted.items() if name not in live})
+    if not wanted.keys() <= live.keys():
+        merged.update({name: value for name, value in wanted.items() if name not in live})
     return merged
 
 

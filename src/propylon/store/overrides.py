@@ -41,10 +41,17 @@ def overrides_nothing(previous: Mapping[str, Any], live: Mapping[str, Any]) -> b
 
     After a "no", `override_notice` says what is overridden, if anything is.
     """
-    before, now = previous["metadata"], live["metadata"]
-    return all(value == previous.get(name) for name, value in live.items() if name not in _NOT_COMPARED) and all(
-        value == before.get(name) for name, value in now.items() if name not in _NOT_WANTED
+    return _holds_nothing_else(previous, live, _NOT_COMPARED) and _holds_nothing_else(
+        previous["metadata"], live["metadata"], _NOT_WANTED
     )
+
+
+def _holds_nothing_else(previous: Mapping[str, Any], live: Mapping[str, Any], but: frozenset[str]) -> bool:
+    for name, value in live.items():
+        if name in but or value == previous.get(name):
+            continue
+        return False
+    return True
 
 
 def _changed(

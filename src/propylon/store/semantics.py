@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from propylon.api.meta import group_of
 from propylon.store.errors import Conflict
 from propylon.store.protocol import Document, ref_of_document
 
@@ -42,7 +43,9 @@ def has_generation(group: str) -> bool:
 def prepare_create(document: Mapping[str, Any], *, now: str, uid: str) -> Document:
     """A new object: identity given, whatever else only the store may set taken out. Status must be out already."""
     given = document["metadata"]
-    metadata = {name: value for name, value in given.items() if name not in _NOT_GIVEN}
+    metadata = dict(given)
+    for name in _NOT_GIVEN:
+        metadata.pop(name, None)
     if not metadata.get("managedFields"):
         metadata.pop("managedFields", None)
     metadata["uid"] = uid
@@ -50,8 +53,7 @@ def prepare_create(document: Mapping[str, Any], *, now: str, uid: str) -> Docume
     prepared = {**document, "metadata": metadata}
     if is_namespace(prepared):
         prepared["status"] = {"phase": "Active"}
-    ref = ref_of_document(prepared)
-    if has_generation(ref.group):
+    if has_generation(group_of(prepared["apiVersion"])):
         metadata["generation"] = 1
     return _with_namespace_label(prepared)
 
@@ -61,29 +63,33 @@ def prepare_update(stored: Document, wanted: Mapping[str, Any], *, keep_status: 
 
     Returns `stored` itself when nothing differs. A deleted object accepts no new finalizers, as in Kubernetes.
     """
-    metadata = {name: value for name, value in wanted["metadata"].items() if name not in _NOT_GIVEN}
+    had = stored["metadata"]
+    metadata = dict(wanted["metadata"])
+    for name in _NOT_GIVEN:
+        metadata.pop(name, None)
     for name in _OWNED_BY_STORE:
-        if name in stored["metadata"]:
-            metadata[name] = stored["metadata"][name]
-    if "managedFields" not in metadata and "managedFields" in stored["metadata"]:
-        metadata["managedFields"] = stored["metadata"]["managedFields"]  # the writer knows nothing of them
+        if name in had:
+            metadata[name] = had[name]
+    if "managedFields" not in metadata and "managedFields" in had:
+        metadata["managedFields"] = had["managedFields"]  # the writer knows nothing of them
     elif not metadata.get("managedFields"):
         metadata.pop("managedFields", None)
-    if is_deleting(stored):
+    if had.get("deletionTimestamp"):
         held = finalizers(stored)
         kept = [finalizer for finalizer in metadata.get("finalizers") or [] if finalizer in held]
         metadata["finalizers"] = kept
         if not kept:
             del metadata["finalizers"]
-    prepared = {name: value for name, value in wanted.items() if name != "status" or not keep_status}
-    prepared["metadata"] = metadata
-    if keep_status and "status" in stored:
-        prepared["status"] = stored["status"]
+    prepared = {**wanted, "metadata": metadata}
+    if keep_status:
+        prepared.pop("status", None)
+        if "status" in stored:
+            prepared["status"] = stored["status"]
     prepared = _with_namespace_label(prepared)
     if prepared == stored:
         return stored
-    if has_generation(ref_of_document(stored).group) and _desired(prepared) != _desired(stored):
-        prepared["metadata"] = {**prepared["metadata"], "generation": stored["metadata"].get("generation", 0) + 1}
+    if has_generation(group_of(stored["apiVersion"])) and _desired_differs(prepared, stored):
+        prepared["metadata"] = {**prepared["metadata"], "generation": had.get("generation", 0) + 1}
     return prepared
 
 
@@ -98,8 +104,8 @@ def prepare_status(
             metadata["managedFields"] = managed_fields
     elif stored.get("status") == status:
         return stored
-    prepared = {name: value for name, value in stored.items() if name != "status"}
-    prepared["metadata"] = metadata
+    prepared = {**stored, "metadata": metadata}
+    prepared.pop("status", None)
     if status is not None:
         prepared["status"] = status
     return prepared
@@ -107,7 +113,9 @@ def prepare_status(
 
 def without_status(document: Mapping[str, Any]) -> Document:
     """The document as its writer may give it, where status is a subresource."""
-    return {name: value for name, value in document.items() if name != "status"}
+    rest = dict(document)
+    rest.pop("status", None)
+    return rest
 
 
 def prepare_delete(stored: Document, *, now: str, foreground: bool) -> Document:
@@ -180,9 +188,8 @@ def finalizers(document: Mapping[str, Any]) -> list[str]:
 
 def owner_references(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The object's owners, as written."""
-    return [
-        reference for reference in document["metadata"].get("ownerReferences") or [] if isinstance(reference, Mapping)
-    ]
+    written = document["metadata"].get("ownerReferences")
+    return [reference for reference in written if isinstance(reference, Mapping)] if written else []
 
 
 def owner_uids(document: Mapping[str, Any]) -> Iterator[str]:
@@ -200,13 +207,19 @@ def blocks_owner(document: Mapping[str, Any], uid: str) -> bool:
     )
 
 
-def _desired(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in ("metadata", "status", "apiVersion")}
+_NOT_DESIRED = frozenset({"metadata", "status", "apiVersion"})
+
+
+def _desired_differs(one: Document, other: Document) -> bool:
+    for name, value in one.items():
+        if name not in _NOT_DESIRED and (name not in other or value != other[name]):
+            return True
+    return not other.keys() <= one.keys() | _NOT_DESIRED
 
 
 def _with_namespace_label(document: Document) -> Document:
     """Namespaces carry their own name as a label, so that selectors can name them."""
-    if not is_namespace(document):
+    if document["kind"] != "Namespace" or not is_namespace(document):
         return document
     metadata = document["metadata"]
     labels = metadata.get("labels") or {}

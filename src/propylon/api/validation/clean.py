@@ -7,17 +7,27 @@ must not: it means that the walk would find nothing, not even a warning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from propylon.api.introspect import ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec
+from propylon.api.introspect import FieldSpec, ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec, struct_spec
+from propylon.api.meta import ObjectMeta
 from propylon.api.schema import Channel, Constraint
 from propylon.api.validation.registry import rules_at
 from propylon.api.validation.rules import Check, Rule
 from propylon.api.validation.scalars import number_is_fine, text_is_fine
 
 IsClean = Callable[[Any], bool]
+
+
+class _Text(NamedTuple):
+    """What is known of a type that is nothing but a text: any text is good, or those of `good` are."""
+
+    any: bool
+    good: set[Any]
+
 
 _REMEMBERED = 2048
 _LONGEST = 256
@@ -37,12 +47,27 @@ def compiled(spec: TypeSpec, channel: Channel) -> IsClean:
             return _scalar(spec)
 
 
-def _struct(spec: StructSpec, channel: Channel) -> IsClean:
-    fields: dict[str, tuple[IsClean, IsClean | None]] = {
-        key: (compiled(field.type, channel), _rules(rules_at(spec.struct, key, channel)))
-        for key, field in spec.fields.items()
-    }
-    required = frozenset(key for key, field in spec.fields.items() if field.required)
+def compiled_document(spec: StructSpec, channel: Channel, metadata: Mapping[str, IsClean]) -> IsClean:
+    """The check of a whole document. `metadata` has checks of its fields that are asked instead of those of their
+    types. Rules look at what is beside metadata only."""
+    fields = {**_METADATA.fields, **dict.fromkeys(metadata.keys() - _METADATA.fields.keys(), _ANYTHING)}
+    own = StructSpec(_METADATA.struct, fields, _METADATA.constraint)
+    instead = {"metadata": _struct(own, channel, metadata, frozenset({"name"}))}
+    return _struct(spec, channel, instead, frozenset(instead))
+
+
+def _struct(
+    spec: StructSpec,
+    channel: Channel,
+    instead: Mapping[str, IsClean] = MappingProxyType({}),
+    needed: frozenset[str] = frozenset(),
+) -> IsClean:
+    fields: dict[str, tuple[_Text | None, IsClean, IsClean | None]] = {}
+    for key, field in spec.fields.items():
+        check = instead.get(key) or compiled(field.type, channel)
+        rules = _rules(rules_at(spec.struct, key, channel))
+        fields[key] = (_TEXTS.get(check) if rules is None else None, check, rules)
+    required = needed.union(key for key, field in spec.fields.items() if field.required)
     keeps_rules = _rules(rules_at(spec.struct, None, channel))
     size_is_fine = _size(spec.constraint)
 
@@ -51,9 +76,13 @@ def _struct(spec: StructSpec, channel: Channel) -> IsClean:
             return False
         for key, item in value.items():
             known = fields.get(key)
-            if known is None or not known[0](item):
+            if known is None:
                 return False
-            if known[1] is not None and not known[1](item):
+            text, check, keeps = known
+            # Most values are texts that were seen before, so no function is called for them.
+            if text is not None and type(item) is str and (text.any or item in text.good):
+                continue
+            if not check(item) or (keeps is not None and not keeps(item)):
                 return False
         if size_is_fine is not None and not size_is_fine(value):
             return False
@@ -97,6 +126,7 @@ def _items(spec: ItemsSpec, channel: Channel) -> IsClean:
     constraint = spec.constraint
     low, high = constraint.min_items or 0, constraint.max_items
     item_is_clean = compiled(spec.items, channel)
+    text = _TEXTS.get(item_is_clean)
     keys = constraint.list_map_keys if constraint.list_type == "map" else None
     unique = constraint.list_type in ("map", "set")
 
@@ -104,6 +134,8 @@ def _items(spec: ItemsSpec, channel: Channel) -> IsClean:
         if type(value) is not list or len(value) < low or (high is not None and len(value) > high):
             return False
         for item in value:
+            if text is not None and type(item) is str and (text.any or item in text.good):
+                continue
             if not item_is_clean(item):
                 return False
         if not unique or len(value) < 2:
@@ -155,5 +187,17 @@ def _scalar(spec: ScalarSpec) -> IsClean:
         return True
 
     if tuple(checks) == (str,) and spec.constraint == Constraint():
-        return lambda value: type(value) is str
+        is_clean = _is_text
+    else:
+        _TEXTS[is_clean] = _Text(False, good[str])
     return is_clean
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+_ANYTHING = FieldSpec("", "", ScalarSpec(("any",), Constraint()), False, False, None, "", False)
+_METADATA = struct_spec(ObjectMeta)
+_TEXTS: dict[IsClean, _Text] = {_is_text: _Text(True, set())}
+"""What is known of texts by the check of their type, for those who call it."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from propylon.api.core import ConfigMap, EndpointSlice, Secret, Service, ServicePort, ServiceSpec
 from propylon.api.schema import LABEL_PATTERN, SUBDOMAIN_PATTERN
-from propylon.api.validation.rules import Place, Rule, Violation, duplicates
+from propylon.api.validation.rules import Place, Rule, Violation, duplicates, is_alone
 from propylon.api.validation.scalars import Pattern
 
 _PORT_NAME = Pattern(f"^{LABEL_PATTERN}$")
 _SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
 _DATA_KEY = Pattern("^[-._a-zA-Z0-9]+$")
 _HIDDEN = "(hidden)"
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"\A(?:{_OCTET}\.){{3}}{_OCTET}\Z")
+"""What surely is an IPv4 address."""
 
 
 def service_port_names_must_be_unique(ports: Any) -> Iterable[Violation]:
@@ -71,9 +75,10 @@ def external_name_must_be_a_dns_name(spec: Any) -> Iterable[Violation]:
 def endpoint_addresses_must_fit_address_type(endpoint_slice: Any) -> Iterable[Violation]:
     """All addresses of a slice are of its address type."""
     address_type = endpoint_slice.get("addressType")
+    ipv4 = address_type == "IPv4"
     for index, endpoint in enumerate(endpoint_slice.get("endpoints", ())):
         for position, address in enumerate(endpoint.get("addresses", ())):
-            if not _fits(address, address_type):
+            if not (ipv4 and _IPV4.match(address)) and not _fits(address, address_type):
                 yield Violation(f".endpoints[{index}].addresses[{position}]", address)
 
 
@@ -121,9 +126,21 @@ def tls_secret_needs_certificate_and_key(secret: Any) -> Iterable[Violation]:
 _PORTS = (Place(ServiceSpec, "ports"),)
 
 CORE_RULES: tuple[Rule, ...] = (
-    Rule(service_port_names_must_be_unique, _PORTS, "another port has this name", "Give each port a name of its own."),
-    Rule(service_ports_need_names, _PORTS, "of several ports each needs a name", "Add name."),
-    Rule(service_ports_must_be_unique, _PORTS, "another port has this number and protocol", "Remove one of the two."),
+    Rule(
+        service_port_names_must_be_unique,
+        _PORTS,
+        "another port has this name",
+        "Give each port a name of its own.",
+        kept=is_alone,
+    ),
+    Rule(service_ports_need_names, _PORTS, "of several ports each needs a name", "Add name.", kept=is_alone),
+    Rule(
+        service_ports_must_be_unique,
+        _PORTS,
+        "another port has this number and protocol",
+        "Remove one of the two.",
+        kept=is_alone,
+    ),
     Rule(
         service_port_name_must_be_a_label,
         (Place(ServicePort),),
@@ -154,6 +171,7 @@ CORE_RULES: tuple[Rule, ...] = (
         (Place(EndpointSlice, "ports"),),
         "another port has this name",
         "Give each port the name it has in the Service.",
+        kept=is_alone,
     ),
     Rule(
         data_must_be_base64,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from propylon.api.introspect import struct_spec
 from propylon.api.kinds import KindInfo
-from propylon.api.schema import LABEL_PATTERN, QUALIFIED_NAME_PATTERN, SUBDOMAIN_PATTERN
+from propylon.api.meta import ObjectMeta
+from propylon.api.schema import LABEL_PATTERN, LABEL_VALUE_PATTERN, QUALIFIED_NAME_PATTERN, SUBDOMAIN_PATTERN
+from propylon.api.validation.clean import compiled
 from propylon.api.validation.finding import type_name
 from propylon.api.validation.scalars import Pattern
 
@@ -14,9 +17,14 @@ _SUBDOMAIN = Pattern(f"^{SUBDOMAIN_PATTERN}$")
 _LABEL = Pattern(f"^{LABEL_PATTERN}$")
 _SERVICE_NAME = Pattern("^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _KEY = Pattern(f"^{QUALIFIED_NAME_PATTERN}$")
-_VALUE = Pattern("^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+_VALUE = Pattern(f"^{LABEL_VALUE_PATTERN}$")
 _EXCLUSIVE_FINALIZERS = {"orphan", "foregroundDeletion"}
 _ANNOTATIONS_LIMIT = 256 * 1024
+_PREFIX_LIMIT = 253
+
+_FIELDS = struct_spec(ObjectMeta).fields
+_FINALIZERS = compiled(_FIELDS["finalizers"].type, "experimental")
+_OWNERS = compiled(_FIELDS["ownerReferences"].type, "experimental")
 
 Add = Callable[[str, str, Any, str, str], None]
 """Reports an error: code, field, found, message, remedy."""
@@ -66,18 +74,91 @@ def _check_name(metadata: Mapping[str, Any], info: KindInfo | None, add: Add) ->
 
 
 def _check_name_as(name: str, field: str, info: KindInfo | None, add: Add) -> None:
-    kind = info.kind if info is not None and info.group == "" else ""
-    if kind == "Service":
-        fits, demand = len(name) <= 63 and bool(_SERVICE_NAME.search(name)), "a DNS label that starts with a letter"
-    elif kind == "Namespace":
-        fits, demand = len(name) <= 63 and bool(_LABEL.search(name)), "a DNS label"
-    elif info is None:
-        fits, demand = "/" not in name and "%" not in name, 'without "/" and "%"'
-    else:
-        fits, demand = len(name) <= 253 and bool(_SUBDOMAIN.search(name)), "a DNS subdomain"
-    if not fits:
+    fits, demand = _name_rule(info)
+    if not fits(name):
         remedy = 'Use lower-case letters, digits, "-"' + (' and ".".' if demand == "a DNS subdomain" else ".")
         add("invalid_name", field, name, f"the name must be {demand}", remedy)
+
+
+def _name_rule(info: KindInfo | None) -> tuple[Callable[[str], bool], str]:
+    """What tells whether a name fits its kind, and what is demanded of it."""
+    if info is None:
+        return _is_path_segment, 'without "/" and "%"'
+    return _OWN_NAME_RULES.get((info.group, info.kind), (_is_subdomain, "a DNS subdomain"))
+
+
+def _is_path_segment(name: str) -> bool:
+    return "/" not in name and "%" not in name
+
+
+def _is_subdomain(name: str) -> bool:
+    return len(name) <= 253 and bool(_SUBDOMAIN.search(name))
+
+
+def _is_label(name: str) -> bool:
+    return len(name) <= 63 and bool(_LABEL.search(name))
+
+
+_OWN_NAME_RULES: dict[tuple[str, str], tuple[Callable[[str], bool], str]] = {
+    ("", "Service"): (
+        lambda name: len(name) <= 63 and bool(_SERVICE_NAME.search(name)),
+        "a DNS label that starts with a letter",
+    ),
+    ("", "Namespace"): (_is_label, "a DNS label"),
+}
+
+
+def quick_checks(info: KindInfo | None) -> dict[str, Callable[[Any], bool]]:
+    """By field of metadata, a quick look at its value: True if `check_metadata` and the walk surely have nothing to say
+    about it. The fields that are not here have nothing beyond their types."""
+    name_fits, _ = _name_rule(info)
+    namespaced = info is None or info.namespaced
+    return {
+        "name": lambda value: type(value) is str and value != "" and name_fits(value),
+        "generateName": lambda value: value == "",
+        "namespace": lambda value: value == "" or (namespaced and type(value) is str and _is_label(value)),
+        "labels": _labels_are_fine,
+        "annotations": _annotations_are_fine,
+        "finalizers": _finalizers_are_fine,
+        "ownerReferences": _owners_are_fine,
+        "managedFields": lambda value: True,
+    }
+
+
+def _labels_are_fine(labels: Any) -> bool:
+    if type(labels) is not dict:
+        return False
+    for key, value in labels.items():
+        if type(key) is not str or len(key) > _PREFIX_LIMIT or not _KEY.search(key):
+            return False
+        if type(value) is not str or len(value) > 63 or not _VALUE.search(value):
+            return False
+    return True
+
+
+def _finalizers_are_fine(finalizers: Any) -> bool:
+    return _FINALIZERS(finalizers) and not all(name in finalizers for name in _EXCLUSIVE_FINALIZERS)
+
+
+def _owners_are_fine(owners: Any) -> bool:
+    return (
+        _OWNERS(owners)
+        and sum(owner.get("controller") is True for owner in owners) < 2
+        and not any(owner["kind"] == "Event" for owner in owners)
+    )
+
+
+def _annotations_are_fine(annotations: Any) -> bool:
+    if type(annotations) is not dict:
+        return False
+    size = 0
+    for key, value in annotations.items():
+        if type(key) is not str or type(value) is not str:
+            return False
+        if len(key) > _PREFIX_LIMIT or not _KEY.search(key.lower()):
+            return False
+        size += len(key) + len(value)
+    return size * 4 <= _ANNOTATIONS_LIMIT  # bytes of UTF-8 for a character
 
 
 def _is_text_map(value: Any, field: str, add: Add) -> bool:
@@ -136,6 +217,6 @@ def _check_lifecycle(metadata: Mapping[str, Any], add: Add) -> None:
 
 
 def _check_key(key: Any, field: str, what: str, add: Add) -> None:
-    if not isinstance(key, str) or not _KEY.search(key) or len(key.rpartition("/")[0]) > 253:
+    if not isinstance(key, str) or not _KEY.search(key) or len(key.rpartition("/")[0]) > _PREFIX_LIMIT:
         remedy = 'Use letters, digits, "-", "_" and "." (63 at most), maybe after a DNS subdomain and "/".'
         add(f"invalid_{what}_key", field, key, f"this is not a valid {what} key", remedy)

@@ -277,6 +277,7 @@ _RULE_RULES = (
         (Place(HTTPRouteSpec, "rules"), Place(GRPCRouteSpec, "rules")),
         "another rule has this name",
         "Give each rule a name of its own, or none.",
+        kept=is_alone,
     ),
     Rule(
         rule_names_must_be_unique,
@@ -284,6 +285,7 @@ _RULE_RULES = (
         "another rule has this name",
         "Give each rule a name of its own, or none.",
         "experimental",
+        kept=is_alone,
     ),
     Rule(
         total_matches_must_not_exceed_128,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 
 import re2
 
-from propylon.api.schema import LABEL_PATTERN, PATH_PATTERN, QUALIFIED_NAME_PATTERN, SUBDOMAIN_PATTERN, Constraint
+from propylon.api.schema import (
+    LABEL_PATTERN,
+    LABEL_VALUE_PATTERN,
+    PATH_PATTERN,
+    QUALIFIED_NAME_PATTERN,
+    SUBDOMAIN_PATTERN,
+    Constraint,
+)
 from propylon.api.validation.finding import placeholder_in
 from propylon.api.validation.times import TIME_FORMATS
 
@@ -24,6 +31,8 @@ _LINEAR = (
     rf"^(\*\.)?{SUBDOMAIN_PATTERN}$",
     f"^{QUALIFIED_NAME_PATTERN}$",
     "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
+    "^[a-z]([-a-z0-9]*[a-z0-9])?$",
+    f"^{LABEL_VALUE_PATTERN}$",
     PATH_PATTERN,
 )
 _compiled = cache(re2.compile)
@@ -46,14 +55,14 @@ def _remembered(pattern: str, text: str) -> bool:
     return _compiled(pattern).search(text) is not None
 
 
-class Pattern(NamedTuple):
-    """A pattern (RE2) of a rule."""
+class Pattern:
+    """A pattern (RE2) of a rule. `search(text)` says whether (by what is true) it is found in a text."""
 
-    pattern: str
+    __slots__ = ("search",)
 
-    def search(self, text: str) -> bool:
-        """Whether it is found in a text."""
-        return matches(self.pattern, text)
+    def __init__(self, pattern: str) -> None:
+        linear = _linear.get(pattern)
+        self.search: Callable[[str], object] = partial(matches, pattern) if linear is None else linear.search
 
 
 def is_integer(number: float) -> bool:
