@@ -17,6 +17,7 @@ from propylon.api.introspect import struct_spec
 from propylon.api.schema import (
     HEADER_VALUE,
     LABEL_PATTERN,
+    LABEL_VALUE_PATTERN,
     PATH_PATTERN,
     QUALIFIED_NAME_PATTERN,
     SUBDOMAIN_PATTERN,
@@ -82,6 +83,8 @@ PATTERNS = (
     rf"^(\*\.)?{SUBDOMAIN_PATTERN}$",
     f"^{QUALIFIED_NAME_PATTERN}$",
     "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
+    "^[a-z]([-a-z0-9]*[a-z0-9])?$",
+    f"^{LABEL_VALUE_PATTERN}$",
     PATH_PATTERN,
     str(HEADER_VALUE.pattern),
 )
