@@ -73,7 +73,10 @@ class OwnSource(Source):
         """Told the node of whatever changes, with the names of what was complete or refused."""
 
     def accept(self, event: Event) -> bool:
-        """Take in one event; whether anything that `Acknowledgements` is asked about may have changed."""
+        """Take in one event; whether anything that `Acknowledgements` is asked about may have changed.
+
+        Most answers are about what nothing here depends on, as endpoints and routes.
+        """
         node = event.node
         if isinstance(event, Rejected):
             names = set()
@@ -84,12 +87,14 @@ class OwnSource(Source):
             return True
         if isinstance(event, Acknowledged):
             names = set()
+            dropped = False
             for name, version in event.versions.items():
                 if self.refused.get(node, {}).pop(name, None) is not None:
                     names.add(name)
                 if name[0] not in {LDS, FCDS}:
                     continue
                 if version is None:
+                    dropped = True
                     self._acknowledged.get(node, {}).pop(name, None)
                     if self.complete.get(node, {}).pop(name, None) is not None:
                         names.add(name)
@@ -98,7 +103,7 @@ class OwnSource(Source):
             names |= self._settle(node, event.all_settled)
             if names:
                 self.on_change(node, names)
-            return bool(event.versions) or event.all_settled
+            return bool(names) or dropped
         if isinstance(event, Connected):
             self.connected.add(node)
             self.on_change(node, ())
@@ -109,9 +114,9 @@ class OwnSource(Source):
         return event.last
 
     def _settle(self, node: str, settled: bool) -> set[ResourceName]:
-        if not settled:
+        if not settled or node not in self._acknowledged:
             return set()
-        acknowledged = self._acknowledged.pop(node, {})
+        acknowledged = self._acknowledged.pop(node)
         self.complete.setdefault(node, {}).update(acknowledged)
         return set(acknowledged)
 
@@ -241,6 +246,8 @@ class Acknowledgements:
     @property
     def nodes_with_rejections(self) -> tuple[str, ...]:
         """Nodes whose proxies refuse something at present."""
+        if not self.others and not self.own.refused:
+            return ()
         return tuple(sorted({node for source in self._sources for node, names in source.refused.items() if names}))
 
     def drop_outdated(self, node: str, desired: Mapping[ResourceName, str]) -> None:

@@ -24,7 +24,7 @@ ResourceName = tuple[str, str]
 
 
 class Outcome(NamedTuple):
-    """What one batch changed."""
+    """What one batch changed. `nothing()` makes one of a batch that changed nothing."""
 
     resources: dict[Node, dict[ResourceName, bytes | None]]
     statuses: dict[api.ObjectRef, Any]
@@ -39,8 +39,15 @@ class Outcome(NamedTuple):
     """What was recomputed and why, if the engine traces."""
 
 
+def nothing() -> Outcome:
+    """What a batch changed that had nothing to do."""
+    return Outcome({}, {}, {}, frozenset(), unserved_changed=False, failures=(), explanation="")
+
+
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
     """What several batches changed, one after the other, as if it had been one."""
+    if not outcomes:
+        return nothing()
     if len(outcomes) == 1:
         return outcomes[0]
     resources: dict[Node, dict[ResourceName, bytes | None]] = {}
@@ -130,13 +137,15 @@ class Controller:
         """Run one batch."""
         commit = self.engine.commit()
         if not (commit.changed or commit.failures or commit.trace):
-            return Outcome({}, {}, {}, frozenset(), unserved_changed=False, failures=(), explanation="")
+            return nothing()
+        changed = frozenset(commit.collections)
         return Outcome(
             resources=self._changed_resources(commit),
             statuses={ref: new for ref, (_, new) in commit.changes(self.status.statuses).items()},
             findings={
                 (collection.name, ref): new or ()
                 for collection in self.findings
+                if collection in changed
                 for ref, (_, new) in commit.changes(collection).items()
             },
             gateways=frozenset(commit.changes(self.graph.gateways)).union(
@@ -156,7 +165,10 @@ class Controller:
 
     def _changed_resources(self, commit: Commit) -> dict[Node, dict[ResourceName, bytes | None]]:
         resources: dict[Node, dict[ResourceName, bytes | None]] = {}
+        changed = frozenset(commit.collections)
         for collection in self._resources:
+            if collection not in changed:
+                continue
             for (node, name), (old, new) in commit.changes(collection).items():
                 known = new or old
                 if known is not None and (old is None or new is None or old.body != new.body):

@@ -18,7 +18,7 @@ from propylon.graph.model import PortKey
 from propylon.proxies.process import ProcessProxies
 from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Refused, Started
 from propylon.status import ChainPlace, PortProgrammed
-from propylon.xds import FCDS, LDS, Event, Server
+from propylon.xds import FCDS, LDS, Acknowledged, Event, Rejected, Server
 
 RETRY_SECONDS = 1.0
 """How often a port that could not be bound is tried again."""
@@ -52,6 +52,8 @@ class DataPlane:
         self.form_changes = FormChanges(controller.engine, controller.forms)
         self.retry_at: float | None = None
         """When (`time.monotonic`) what did not work is to be tried again."""
+        self.awaits_answers = False
+        """Whether `ring` is to be called too when a proxy has everything that was sent, if nothing else comes of it."""
         self.watch_proxies: Callable[[ProxyEvent], None] = lambda _event: None
         """Told of everything that happens to a proxy."""
         self._ring = ring
@@ -70,6 +72,8 @@ class DataPlane:
         """Nodes whose proxies were started before it was known what they serve."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: dict[str, Problem] = {}
+        self._pending = -1, True
+        """The engine's count of batches when `pending` was found out, and what came of it."""
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,8 @@ class DataPlane:
     def _xds_event(self, event: Event) -> None:
         if self.acknowledgements.accept(event):
             self._told.add(event.node)
+            self._ring()
+        elif self.awaits_answers and isinstance(event, Acknowledged | Rejected) and event.all_settled:
             self._ring()
 
     def _proxy_event(self, event: ProxyEvent) -> None:
@@ -142,8 +148,9 @@ class DataPlane:
         wanted = (
             {key for key, gateway in graph.gateways.items() if gateway.accepted} if outcome.gateways else self._served
         )
-        for node in wanted - self._served:
-            outcome.resources.setdefault(node, {})
+        if wanted is not self._served:
+            for node in wanted - self._served:
+                outcome.resources.setdefault(node, {})
         held = self.guard.review(graph.bound_ports, outcome.resources, retry=retry)
         for node, port_names in held.released.items():
             for name in port_names:
@@ -152,16 +159,14 @@ class DataPlane:
                     outcome.resources.setdefault(node, {})[LDS, name] = resource.body
         for node, changes in outcome.resources.items():
             if node in wanted:
-                sent = {name: body for name, body in changes.items() if not self.guard.holds(node, name)}
-                self.xds.update("/".join(node), sent, complete=True)
-                self._chains.setdefault("/".join(node), set()).update(n for kind, n in sent if kind == FCDS)
-                self._told.add("/".join(node))
-        for node in sorted((self._served | self._begun) - wanted):
-            self._withdraw(node)
-        # In the background: a successor of the same name waits there until its predecessor is drained.
-        for node in sorted(wanted - self._served - self._begun):
-            self._in_background(self._start_proxy("/".join(node)))
-        self._served, self._begun = wanted, set()
+                self._send("/".join(node), node, changes)
+        if wanted is not self._served or self._begun:
+            for node in sorted((self._served | self._begun) - wanted):
+                self._withdraw(node)
+            # In the background: a successor of the same name waits there until its predecessor is drained.
+            for node in sorted(wanted - self._served - self._begun):
+                self._in_background(self._start_proxy("/".join(node)))
+            self._served, self._begun = wanted, set()
         self._held.clear()
         if retry:
             for name in self.acknowledgements.nodes_with_rejections:
@@ -173,6 +178,18 @@ class DataPlane:
         again = self.form_changes.next_at
         if again is not None:
             self.retry_at = again if self.retry_at is None else min(again, self.retry_at)
+
+    def _send(self, name: str, node: Node, changes: Mapping[ResourceName, bytes | None]) -> None:
+        """Hand changes of a node to the xDS server, and note whether they may change what is programmed."""
+        sent = changes
+        if self.guard.waiting:
+            sent = {name: body for name, body in changes.items() if not self.guard.holds(node, name)}
+        self.xds.update(name, sent, complete=True)
+        kinds = {kind for kind, _ in changes}
+        if FCDS in kinds:
+            self._chains.setdefault(name, set()).update(chain for kind, chain in sent if kind == FCDS)
+        if not changes or LDS in kinds or FCDS in kinds or name in self.acknowledgements.nodes_with_rejections:
+            self._told.add(name)
 
     def configure(self, node: Node, *, concurrency: int | None, log_level: str | None) -> None:
         """Say how the proxy of a Gateway is to run, None where nothing is asked for; a running one is replaced."""
@@ -212,12 +229,16 @@ class DataPlane:
     # -- back --------------------------------------------------------------------------------------------------------
 
     def note_acknowledgements(self, outcome: Outcome) -> None:
-        """Bring what proxies said into the engine: it becomes `Programmed` with the next commit."""
+        """Bring what proxies said into the engine: it becomes `Programmed` with the next commit.
+
+        Of the nodes that were published (`outcome`) those are looked at of which something changed that is programmed
+        or refused: a Listener, a filter chain, a Gateway. All else is as it was.
+        """
         controller = self.controller
-        nodes = {*self._told, *("/".join(node) for node in (*outcome.resources, *outcome.gateways))}
-        self._told = set()
-        if not nodes:
+        if not (self._told or outcome.gateways):
             return
+        nodes = {*self._told, *map("/".join, outcome.gateways)}
+        self._told = set()
         for name in nodes.intersection(self.acknowledgements.nodes_with_rejections):
             self.acknowledgements.drop_outdated(name, self.xds.desired(name))
         ports = controller.graph.ports
@@ -226,10 +247,12 @@ class DataPlane:
             controller.programmed.remove(key)
             self._ring()
         for key in controller.graph.ports:
-            if "/".join(key.gateway) in nodes:
+            if (name := "/".join(key.gateway)) in nodes:
                 state = self._port_state(key)
                 if controller.programmed.get(key) != state:
                     controller.programmed.set(key, state)
+                    if name in self._chains:  # told of when that of their port is committed
+                        self._told.add(name)
                     self._ring()
         for name in nodes.intersection(self._chains):
             self._note_chains(name)
@@ -254,6 +277,8 @@ class DataPlane:
             if at is not None and at.state != "Pending" and programmed.get(key) != state:
                 programmed.set(key, state)
                 self._ring()
+        if not waiting:
+            del self._chains[name]
 
     def _port_state(self, key: PortKey) -> PortProgrammed:
         if (obstacle := self.guard.obstacle(key)) is not None:
@@ -291,7 +316,12 @@ class DataPlane:
     @property
     def pending(self) -> bool:
         """Whether any port or discovered filter chain waits for its proxy."""
-        programmed = self.controller.programmed
-        if any(key not in programmed for key in self.controller.graph.ports):
-            return True
-        return any(state.state == "Pending" for _, state in programmed.items())
+        batches = self.controller.engine.batches
+        if self._pending[0] != batches:
+            programmed = self.controller.programmed
+            self._pending = (
+                batches,
+                any(key not in programmed for key in self.controller.graph.ports)
+                or any(state.state == "Pending" for _, state in programmed.items()),
+            )
+        return self._pending[1]

@@ -77,6 +77,8 @@ class Problems:
     def news(self) -> list[str]:
         """Lines to print: what is gone since the last call, then what is new. What stays is not told again, also where
         its place moved."""
+        if not self._changed:
+            return []
         changed, self._changed = self._changed, set()
         stood: dict[str, bool] = {}
         of_line: dict[str, Problem] = {}

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from propylon import api
+from propylon.app.bell import Bell
 from propylon.app.configuration import UpOptions
 from propylon.app.control import ControlServer
 from propylon.app.controller import Outcome, merged
@@ -77,7 +78,7 @@ class Runtime:
         self.kubernetes = kubernetes
         store = kubernetes.store if kubernetes is not None else None
         self.workspace = Workspace(options, options.data_dir, say, store)
-        self._bell = asyncio.Event()
+        self._bell = Bell()
         self.plane = DataPlane(
             self.workspace.controller,
             options.data_dir,
@@ -110,6 +111,8 @@ class Runtime:
         self._computed = asyncio.Event()
         """Set once there is a whole world that one can be told of."""
         self._silent = 0
+        self._retry = False
+        """Whether what could not be done is to be tried again in this turn."""
         self._noticed: frozenset[str] = frozenset()
         self._unannounced = False
         self._announced: dict[PortKey, BoundPort] = {}
@@ -148,7 +151,8 @@ class Runtime:
         def written() -> None:
             if threading.get_ident() != own:
                 self._others_wrote = True
-                ring()
+                if not self._bell.is_set():  # who is woken by it clears it first, and looks at the store then
+                    ring()
             elif not self._writing_statuses:
                 self._bell.set()
 
@@ -205,9 +209,7 @@ class Runtime:
         watching.add_done_callback(lambda _: self._bell.set())
         while not self._stopping.is_set():
             due = [at for at in (self._store_retry_at, self.plane.retry_at) if at is not None]
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, min(due) - time.monotonic()) if due else None):
-                    await self._bell.wait()
+            await self._bell.wait(min(due) if due else None)
             if self._stopping.is_set():
                 return
             if watching.done():
@@ -228,30 +230,40 @@ class Runtime:
         """
         self._settled = False
         published: list[Outcome] = []
+        failed = False
         began = time.monotonic()
         until = began + ANSWER_SECONDS
         try:
             while True:
                 self._bell.clear()
-                published.append(await self._publish())
+                if self._is_publication_due():
+                    published.append(await self._publish())
                 if not await self._answers(published, began, until):
                     break
                 began = time.monotonic()
         except StoreUnavailable as error:
             self._store_failed(error)
-        if published:
+            failed = True
+        if published or not failed:
             self._do_paperwork(published)
         return time.monotonic() - began
 
+    def _is_publication_due(self) -> bool:
+        """Whether anything is new, or is to be tried again: most answers of proxies bring nothing that is."""
+        now = time.monotonic()
+        store_retry = self._store_retry_at is not None and now >= self._store_retry_at
+        if store_retry:
+            self._store_retry_at = None
+        self._retry = self.plane.retry_is_due()
+        return store_retry or self._retry or self.workspace.has_news
+
     async def _publish(self) -> Outcome:
         """Bring in what is new, compute, and have it sent. Raises StoreUnavailable."""
-        if self._store_retry_at is not None and time.monotonic() >= self._store_retry_at:
-            self._store_retry_at = None
         outcome = self.workspace.turn()
         self._unannounced = self._unannounced or bool(outcome.gateways)
-        self.plane.publish(outcome, retry=self.plane.retry_is_due())
-        await asyncio.sleep(0)  # what is to be sent goes out before anything else is done
-        self.machine.touch("/".join(key) for key in outcome.gateways)
+        self.plane.publish(outcome, retry=self._retry)
+        if outcome.gateways:
+            self.machine.touch("/".join(key) for key in outcome.gateways)
         if self.echo is not None and outcome.unserved_changed:
             await self.echo_backends.follow()
         return outcome
@@ -264,26 +276,30 @@ class Runtime:
         nodes = {"/".join(node) for outcome in published for node in outcome.resources}
         if self._stopping.is_set() or not any(map(self.plane.xds.is_awaited, nodes)):
             return False
-        if self._others_wrote:
-            self._others_wrote = False
-            await asyncio.sleep(breath(time.monotonic() - began))
-        left = until - time.monotonic()
-        if left <= 0:
-            return False  # also where something happens all the time: statuses have waited long enough
+        self.plane.awaits_answers = True
         try:
-            async with asyncio.timeout(left):
-                await self._bell.wait()
-        except TimeoutError:
-            return False
-        return True
+            if self._others_wrote:
+                self._others_wrote = False
+                await asyncio.sleep(breath(time.monotonic() - began))
+            if time.monotonic() >= until:
+                # Also where something happens all the time: statuses have waited long enough. What is to be sent goes
+                # out before anything else is done.
+                await asyncio.sleep(0)
+                return False
+            return await self._bell.wait(until)
+        finally:
+            self.plane.awaits_answers = False
 
     def _do_paperwork(self, published: list[Outcome]) -> None:
         """Say what became of what was published: to objects as their status, and to people."""
         self.plane.note_acknowledgements(merged(published))
         # A second batch, before any status is written: a Listener that was just changed is not programmed any more.
-        after = self.workspace.compute()
-        self.plane.publish(after, retry=False)
-        for outcome in (*published, after):
+        outcomes = list(published)
+        if self.workspace.controller.engine.has_work:
+            after = self.workspace.compute()
+            self.plane.publish(after, retry=False)
+            outcomes.append(after)
+        for outcome in outcomes:
             self._unwritten.add(outcome.statuses)
             self.event_sources.take(outcome, self.workspace.file_reports)
         self._write_statuses()

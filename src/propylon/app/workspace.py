@@ -76,6 +76,8 @@ class Workspace:
         self.file_reports: tuple[FileProblem, ...] = ()
         """Everything that there is to say about the manifest files, notices too."""
         self._file_problems: tuple[FileProblem, ...] = ()
+        self._told_file_reports: tuple[FileProblem, ...] = ()
+        """What `problems` was last told of, the very tuple."""
         self.notices: tuple[str, ...] = ()
         """What is worth knowing about the manifests and is not wrong."""
         self._pools = tuple(map(parse_pool, options.address_pools))
@@ -89,6 +91,18 @@ class Workspace:
         for override in options.backends:
             self.controller.sources.endpoint_overrides.set(*_override(override))
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a turn would find anything: in the store, in the files, or in what is computed from both."""
+        return (
+            self._version != self.store.resource_version
+            or self._version is None
+            or bool(self._gateways_to_place)
+            or bool(self.store_problems)
+            or self.file_reports is not self._told_file_reports
+            or self.controller.engine.has_work
+        )
+
     def turn(self) -> Outcome:
         """Bring in what the store has new, and compute."""
         self._take_changes()
@@ -96,7 +110,9 @@ class Workspace:
         outcome = self.compute()
         if self.authority is not None:
             self._issue_certificates(self.authority)
-        self.problems.set_others("files", map(_of_file, self._file_problems))
+        if self.file_reports is not self._told_file_reports:
+            self._told_file_reports = self.file_reports
+            self.problems.set_others("files", map(_of_file, self._file_problems))
         self.problems.set_others("objects", self._undecodable.values())
         return outcome
 
@@ -129,9 +145,11 @@ class Workspace:
             self._say(f"trace: {line}")
         for name, key, error in outcome.failures:
             log.error("a computation failed: collection=%s key=%s", name, key, exc_info=error)
-        self.statuses.update({ref: status for ref, status in outcome.statuses.items() if status is not None})
-        for ref in [ref for ref, status in outcome.statuses.items() if status is None]:
-            self.statuses.pop(ref, None)
+        for ref, status in outcome.statuses.items():
+            if status is None:
+                self.statuses.pop(ref, None)
+            else:
+                self.statuses[ref] = status
         for (origin, ref), findings in outcome.findings.items():
             self.problems.set_findings(origin, ref, findings)
         return outcome
@@ -151,9 +169,9 @@ class Workspace:
         self._say(str(change))
 
     def _take_file_problems(self, problems: tuple[FileProblem, ...]) -> None:
-        self.file_reports = problems
         self._file_problems = tuple(p for p in problems if p.severity is not Severity.NOTICE)
         self.notices = tuple(str(p) for p in problems if p.severity is Severity.NOTICE)
+        self.file_reports = problems  # the last, as the loop looks at it to find out whether there is anything new
         self.ring()
 
     # -- objects -----------------------------------------------------------------------------------------------------

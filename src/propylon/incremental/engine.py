@@ -97,6 +97,11 @@ class Engine:
             self._is_ahead = before
 
     @property
+    def has_work(self) -> bool:
+        """Whether a commit would have anything to look at."""
+        return bool(self._due) or self._begun is not None
+
+    @property
     def failing(self) -> Mapping[tuple[str, Any], Exception]:
         """The nodes whose last computation raised, by (collection name, key), and what they raised."""
         return dict(self._failing)
@@ -112,10 +117,11 @@ class Engine:
             begun._continue(commit)
             begun._finish()
             commit = begun
-        if commit.changed:
+        if commit._changes:
             self.batches += 1
             for observation in self._observations:
-                observation._gather(commit.changes(observation.collection))
+                if observation.collection in commit._changes:
+                    observation._gather(commit._changes[observation.collection])
         return commit
 
     def advance(self) -> Commit:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from propylon import api
+from propylon.app.bell import Bell
 from propylon.app.configuration import UpOptions
 from propylon.app.controller import Outcome, merged
 from propylon.app.runtime import BREATH_SECONDS, Runtime, breath
@@ -91,7 +92,7 @@ def test_our_own_status_writes_are_no_news_but_what_others_wrote_besides_is(tmp_
 )
 def test_statuses_wait_for_proxies_and_not_for_ever(seconds: float, awaited: bool, rings: bool, goes_on: bool) -> None:
     async def run() -> bool:
-        bell = asyncio.Event()
+        bell = Bell()
         if rings:
             bell.set()
         xds = SimpleNamespace(is_awaited=lambda _node: awaited)
