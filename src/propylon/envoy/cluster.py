@@ -57,11 +57,9 @@ def cluster_body(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Envo
     if backend.discovery == "DNS" or endpoints or backend.tls is not None:
         return serialize(build_cluster(cluster, endpoints, settings))
     service_name = names.cluster_load_assignment(backend.key).encode()
-    by_eds = _ads_field() + embed(_SERVICE_NAME, service_name)
-    parts = [_template_body(protocol, settings), embed(_NAME, names.cluster(cluster.key).encode()), embed(_EDS, by_eds)]
-    if protocol in {"HTTP", "HTTP2"}:
-        parts.append(embed(_ALT_STAT_NAME, service_name))
-    return b"".join(parts)
+    by_eds = embed(_EDS, _ads_field() + embed(_SERVICE_NAME, service_name))
+    body = _template_body(protocol, settings) + embed(_NAME, names.cluster(cluster.key).encode()) + by_eds
+    return body + embed(_ALT_STAT_NAME, service_name) if protocol in {"HTTP", "HTTP2"} else body
 
 
 @lru_cache

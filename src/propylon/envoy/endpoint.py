@@ -8,7 +8,15 @@ from typing import Any
 from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
+from propylon.envoy.resource import embed, varint
 from propylon.graph.model import Endpoint
+
+_CLUSTER_NAME, _LOCALITIES, _LB_ENDPOINTS = 1, 2, 2
+"""Numbers of fields of ClusterLoadAssignment and of LocalityLbEndpoints (envoy/config/endpoint/v3)."""
+_FIRST, _ADDRESS = 1, 2
+"""LbEndpoint.endpoint, Endpoint.address and Address.socket_address; SocketAddress.address."""
+_PORT_VALUE, _PRIORITY = bytes((3 << 3,)), bytes((5 << 3,))
+"""Tags of SocketAddress.port_value and of LocalityLbEndpoints.priority, which are numbers."""
 
 DISCARD = Endpoint("127.0.0.1", 9)
 """The discard service (RFC 863): where the share of a datagram backend goes that has nowhere to go."""
@@ -20,6 +28,22 @@ def build_load_assignment(name: str, endpoints: Sequence[Endpoint]) -> Any:
     for priority, group in enumerate(by_priority(endpoints)):
         out.endpoints.append(_locality(group, priority=priority))
     return out
+
+
+def load_assignment_body(name: str, endpoints: Sequence[Endpoint]) -> bytes:
+    """The bytes of `build_load_assignment`, put together from parts, as there are tens of thousands."""
+    parts = [embed(_CLUSTER_NAME, name.encode())]
+    for priority, group in enumerate(by_priority(endpoints)):
+        locality = b"".join([embed(_LB_ENDPOINTS, _lb_endpoint(each)) for each in group])
+        if priority:
+            locality += _PRIORITY + varint(priority)
+        parts.append(embed(_LOCALITIES, locality))
+    return b"".join(parts)
+
+
+def _lb_endpoint(endpoint: Endpoint) -> bytes:
+    socket = embed(_ADDRESS, endpoint.address.encode()) + _PORT_VALUE + varint(endpoint.port)
+    return embed(_FIRST, embed(_FIRST, embed(_FIRST, socket)))
 
 
 def build_weighted_load_assignment(name: str, shares: Sequence[tuple[int, Sequence[Endpoint]]]) -> Any:
@@ -43,6 +67,8 @@ def by_priority(endpoints: Sequence[Endpoint]) -> list[list[Endpoint]]:
     Draining ones are a priority of their own rather than of health status DRAINING: Envoy would not use that even if
     nothing else is left (KEP-1672: a terminating endpoint is better than none), and sessions would lose it at once.
     """
+    if len(endpoints) == 1:
+        return [list(endpoints)]
     serving = {(e.address, e.port): e for e in endpoints if not e.draining}
     draining = {(e.address, e.port): e for e in endpoints if e.draining}
     groups = [serving, {where: e for where, e in draining.items() if where not in serving}]

@@ -49,16 +49,22 @@ def embed(field: int, body: bytes) -> bytes:
 
     Protocol Buffers' encoding: tag, length as varint, content.
     """
-    if field < 16 and len(body) < 128:  # one byte each, as nearly always
-        return bytes((field << 3 | 2, len(body))) + body
-    head = bytearray()
-    for number in (field << 3 | 2, len(body)):
-        rest = number
-        while rest > 0x7F:
-            head.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        head.append(rest)
-    return bytes(head) + body
+    length = len(body)
+    if field < 16 and length < 1 << 14:  # as nearly always
+        if length < 1 << 7:
+            return bytes((field << 3 | 2, length)) + body
+        return bytes((field << 3 | 2, length & 0x7F | 0x80, length >> 7)) + body
+    return varint(field << 3 | 2) + varint(length) + body
+
+
+def varint(number: int) -> bytes:
+    """A number that is not negative, as Protocol Buffers write it."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def pack(message: Any) -> any_pb2.Any:

@@ -10,7 +10,7 @@ import msgspec
 from propylon import api
 from propylon.envoy import names
 from propylon.envoy.cluster import build_passthrough_cluster, build_weighted_udp_cluster, cluster_body
-from propylon.envoy.endpoint import build_load_assignment, build_weighted_load_assignment, is_ip
+from propylon.envoy.endpoint import build_weighted_load_assignment, is_ip, load_assignment_body
 from propylon.envoy.filter_chain import (
     ChainKey,
     ChainPlan,
@@ -362,7 +362,7 @@ def _clusters(
 def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route]) -> Resources:
     def body(key: BackendKey, endpoints: tuple[Endpoint, ...], _: Look) -> bytes:
         by_ip = [each for each in endpoints if is_ip(each.address)]
-        return serialize(build_load_assignment(names.cluster_load_assignment(key), by_ip))
+        return load_assignment_body(names.cluster_load_assignment(key), by_ip)
 
     def discovered(
         key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster
@@ -372,7 +372,7 @@ def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4R
     def of_backend(key: tuple[api.ObjectKey, BackendKey], _: object, look: Look) -> Named:
         name = names.cluster_load_assignment(key[1])
         known = look.get(bodies, key[1])
-        assigned = known if known is not None else serialize(build_load_assignment(name, ()))
+        assigned = known if known is not None else load_assignment_body(name, ())
         return _named(key[0], Resource(CLUSTER_LOAD_ASSIGNMENT, name, assigned, (_backend_ref(key[1]),)))
 
     def of_route(key: L4Key, route: L4Route, look: Look) -> Named:

@@ -1,6 +1,7 @@
 """Attachment: which listeners take a route, under which hostnames, and why others do not."""
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import NamedTuple
 
 from propylon import api
@@ -73,8 +74,11 @@ def attach(look: Look, tables: Tables, route: Candidate) -> tuple[RouteParent, .
     """Decide attachment to every parent of ours, in the order of parentRefs; default Gateways come last."""
     parents: list[RouteParent] = []
     seen: list[api.ParentReference] = []
-    for index, ref in enumerate(_with_defaults(look, tables, route)):
-        if ref in seen:
+    refs: Iterable[api.ParentReference] = route.parent_refs
+    if route.default_gateways == "All":
+        refs = _with_defaults(look, tables, route)
+    for index, ref in enumerate(refs):
+        if seen and ref in seen:
             continue
         seen.append(ref)
         parent = _attach(look, tables, route, index, ref)
@@ -85,11 +89,10 @@ def attach(look: Look, tables: Tables, route: Candidate) -> tuple[RouteParent, .
 
 def _with_defaults(look: Look, tables: Tables, route: Candidate) -> Iterable[api.ParentReference]:
     yield from route.parent_refs
-    if route.default_gateways == "All":
-        named = {(ref.namespace or route.ref.namespace, ref.name) for ref in route.parent_refs if ref.kind == "Gateway"}
-        for key in look.keys(tables.default_gateways, "All"):
-            if key not in named:
-                yield api.ParentReference(key.name, namespace=key.namespace)
+    named = {(ref.namespace or route.ref.namespace, ref.name) for ref in route.parent_refs if ref.kind == "Gateway"}
+    for key in look.keys(tables.default_gateways, "All"):
+        if key not in named:
+            yield api.ParentReference(key.name, namespace=key.namespace)
 
 
 def _attach(look: Look, tables: Tables, route: Candidate, index: int, ref: api.ParentReference) -> RouteParent | None:
@@ -126,9 +129,7 @@ def _attach(look: Look, tables: Tables, route: Candidate, index: int, ref: api.P
             refusals.append(f"listener {listener.key.section} {refusal}")
     if not allowed:
         return rejected("NotAllowedByListeners", _listed(refusals))
-    attachments = tuple(
-        a for a in (_attachment(look, tables, route, listener) for listener in allowed) if a is not None
-    )
+    attachments = tuple([a for listener in allowed if (a := _attachment(look, tables, route, listener)) is not None])
     if not attachments:
         hosts = [f"listener {a.key.section} takes {a.hostname or 'every host'}" for a in allowed]
         message = f"no hostname of the route ({', '.join(route.hostnames)}) is one of the listeners': {_listed(hosts)}"
@@ -144,7 +145,7 @@ def _selected(
         listeners: tuple[Listener, ...] = () if found is None else (found,)
     else:
         listeners = tuple(sorted((v for _, v in look.by(tables.by_parent, parent)), key=lambda v: v.index))
-    return tuple(v for v in listeners if ref.port is None or v.port == ref.port)
+    return listeners if ref.port is None else tuple(v for v in listeners if v.port == ref.port)
 
 
 def _no_listener(look: Look, tables: Tables, ref: api.ParentReference, key: api.ObjectKey) -> str:
@@ -157,7 +158,10 @@ def _no_listener(look: Look, tables: Tables, ref: api.ParentReference, key: api.
 
 
 def _refusal(look: Look, tables: Tables, route: api.ObjectRef, listener: Listener) -> str | None:
-    if not any((k.group, k.kind) == (route.group, route.kind) for k in listener.supported_kinds):
+    for each in listener.supported_kinds:
+        if each.kind == route.kind and each.group == route.group:
+            break
+    else:
         kinds = " and ".join(k.kind for k in listener.supported_kinds) or "no route"
         return f"({listener.protocol}) takes {kinds}, not {route.kind}"
     namespaces = listener.allowed_routes.namespaces
@@ -183,20 +187,15 @@ def _attachment(look: Look, tables: Tables, route: Candidate, listener: Listener
         return None
     served: tuple[EffectiveHostname, ...] = ()
     if listener.servable:
-        served = tuple(h for h in hostnames if not _taken(look, tables, listener, family, h.hostname))
+        served = tuple([h for h in hostnames if not _taken(look, tables, listener, family, h.hostname)])
     return Attachment(listener.key, listener.port, listener.protocol, hostnames, served)
 
 
 def _taken(look: Look, tables: Tables, listener: Listener, family: str, hostname: str) -> bool:
     """Tell whether a more specific listener of the port takes this host (listener isolation)."""
-    own = normalized(listener.hostname)
-    for candidate in ancestors(hostname):
-        if candidate == own:
-            return False
-        key = HostKey(listener.key.gateway, listener.port, family, candidate)
-        if look.count(tables.by_host, key):
-            return True
-    return False
+    own, gateway, port = normalized(listener.hostname), listener.key.gateway, listener.port
+    nearer = takewhile(own.__ne__, ancestors(hostname))
+    return look.any(tables.by_host, (HostKey(gateway, port, family, candidate) for candidate in nearer))
 
 
 def _lost_hostnames(route: Candidate, attachments: tuple[Attachment, ...]) -> tuple[Finding, ...]:
@@ -206,7 +205,7 @@ def _lost_hostnames(route: Candidate, attachments: tuple[Attachment, ...]) -> tu
         return ()
     findings = []
     for index, hostname in enumerate(route.hostnames):
-        if any(intersection(normalized(hostname), other) is not None for other in used):
+        if hostname in used or any(intersection(normalized(hostname), other) is not None for other in used):
             continue
         message = f"hostname {hostname} is not one of any listener the route attached to, so nothing is served for it"
         findings.append(

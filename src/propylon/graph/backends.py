@@ -5,7 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from propylon import api
-from propylon.graph.model import ApplicationProtocol, Backend, BackendKey, BackendTls, Finding, SecretKey
+from propylon.graph.model import ApplicationProtocol, Backend, BackendKey, BackendTls, Endpoint, Finding, SecretKey
 from propylon.graph.policies import Policies, Target, authorities_of, backend_tls, validation_key
 from propylon.graph.references import Grants, Referrer
 from propylon.graph.sources import Sources
@@ -37,6 +37,8 @@ X_PROTOCOLS: dict[str, ApplicationProtocol] = {
 }
 
 SlicesOf = Index[api.ObjectKey, api.ObjectKey, api.EndpointSlice]
+Overrides = Index[tuple[str, str, str], BackendKey, tuple[Endpoint, ...]]
+"""Endpoints given from outside, by the object that they are for: all of its ports together, as most have none."""
 
 
 class Backends(NamedTuple):
@@ -46,13 +48,14 @@ class Backends(NamedTuple):
     authorities: Collection[SecretKey, bytes]
     """CA certificates of XBackends."""
     slices: SlicesOf
+    overrides: Overrides
 
 
 def service_port_key(service: api.Service, port: api.ServicePort) -> BackendKey:
     """Name a Service's port. Only a UDP port that shares its number with a TCP port needs a kind of its own."""
     twin = port.protocol == "UDP" and any(p.port == port.port and p.protocol != "UDP" for p in service.spec.ports)
-    kind = "Service/UDP" if twin else "Service"
-    return BackendKey(kind, service.metadata.namespace, service.metadata.name, port.port)
+    metadata = service.metadata
+    return BackendKey("Service/UDP" if twin else "Service", metadata.namespace, metadata.name, port.port)
 
 
 def service_port(service: api.Service, key: BackendKey) -> api.ServicePort | None:
@@ -60,16 +63,20 @@ def service_port(service: api.Service, key: BackendKey) -> api.ServicePort | Non
     return next((port for port in service.spec.ports if service_port_key(service, port) == key), None)
 
 
-def overridden(look: Look, sources: Sources, key: BackendKey) -> bool:
-    """Tell whether endpoints were given from outside for this port or for all ports."""
-    return any(look.get(sources.endpoint_overrides, k) is not None for k in override_keys(key))
-
-
-def override_keys(key: BackendKey) -> tuple[BackendKey, ...]:
-    """Return the keys under which endpoints may be given for a backend, the first that is there counts."""
+def override_of(look: Look, overrides: Overrides, key: BackendKey) -> tuple[Endpoint, ...] | None:
+    """Return the endpoints that were given from outside for this port, or else for all ports."""
     kind = key.kind.partition("/")[0]
-    plain = key if kind == key.kind else BackendKey(kind, key.namespace, key.name, key.port)
-    return (key, plain, BackendKey(kind, key.namespace, key.name, 0))
+    given = look.by(overrides, (kind, key.namespace, key.name))
+    if not given:
+        return None
+    by_key = dict(given)
+    candidates = (key, *(BackendKey(kind, key.namespace, key.name, port) for port in (key.port, 0)))
+    return next((by_key[each] for each in candidates if each in by_key), None)
+
+
+def overridden(look: Look, overrides: Overrides, key: BackendKey) -> bool:
+    """Tell whether endpoints were given from outside for this port or for all ports."""
+    return override_of(look, overrides, key) is not None
 
 
 def build_backends(
@@ -77,19 +84,22 @@ def build_backends(
 ) -> Backends:
     """Derive backends from Services, XBackends and BackendTLSPolicies."""
     slices: SlicesOf = sources.endpoint_slices.index("slices by service", slice_service)
+    overrides: Overrides = sources.endpoint_overrides.index(
+        "endpoint overrides by backend", lambda key, _: ((key.kind.partition("/")[0], key.namespace, key.name),)
+    )
     named: SlicesOf = sources.endpoint_slices.index(
         "slices of DNS names by service", lambda key, s: slice_service(key, s) if s.address_type == "FQDN" else ()
     )
 
     def of_service(key: api.ObjectKey, service: api.Service, look: Look) -> dict[BackendKey, Backend]:
         return {
-            backend_key: _service_backend(look, sources, policies, named, service, port, backend_key)
+            backend_key: _service_backend(look, overrides, policies, named, service, port, backend_key)
             for port in service.spec.ports
             for backend_key in (service_port_key(service, port),)
         }
 
     def of_x_backend(key: api.ObjectKey, x_backend: api.XBackend, look: Look) -> dict[BackendKey, Backend]:
-        backend = _x_backend(look, sources, grants, key, x_backend, cluster_domain)
+        backend = _x_backend(look, sources, overrides, grants, key, x_backend, cluster_domain)
         return {backend.key: backend}
 
     def authorities(key: api.ObjectKey, x_backend: api.XBackend, look: Look) -> dict[SecretKey, bytes]:
@@ -105,7 +115,9 @@ def build_backends(
         engine.flat_derive("backends of services", sources.services, of_service),
         engine.flat_derive("backends of XBackends", sources.x_backends, of_x_backend),
     )
-    return Backends(backends, engine.flat_derive("XBackend authorities", sources.x_backends, authorities), slices)
+    return Backends(
+        backends, engine.flat_derive("XBackend authorities", sources.x_backends, authorities), slices, overrides
+    )
 
 
 def slice_service(key: api.ObjectKey, endpoint_slice: api.EndpointSlice) -> tuple[api.ObjectKey, ...]:
@@ -116,7 +128,7 @@ def slice_service(key: api.ObjectKey, endpoint_slice: api.EndpointSlice) -> tupl
 
 def _service_backend(
     look: Look,
-    sources: Sources,
+    overrides: Overrides,
     policies: Policies,
     named: SlicesOf,
     service: api.Service,
@@ -128,7 +140,7 @@ def _service_backend(
     tls, finding = _policy_for(look, policies, service, port)
     if port.protocol == "SCTP":
         finding = Finding("ResolvedRefs", "UnsupportedProtocol", f"SCTP port {key.port} of {_of(key)} is not supported")
-    dns_name = "" if overridden(look, sources, key) else _dns_name(look, named, service)
+    dns_name = "" if overridden(look, overrides, key) else _dns_name(look, named, service)
     return Backend(
         key,
         protocol,
@@ -172,14 +184,20 @@ def _policy_for(
 
 
 def _x_backend(
-    look: Look, sources: Sources, grants: Grants, key: api.ObjectKey, x_backend: api.XBackend, cluster_domain: str
+    look: Look,
+    sources: Sources,
+    overrides: Overrides,
+    grants: Grants,
+    key: api.ObjectKey,
+    x_backend: api.XBackend,
+    cluster_domain: str,
 ) -> Backend:
     spec = x_backend.spec
     backend_key = BackendKey("XBackend", key.namespace, key.name, spec.port.number or 0)
     finding: Finding | None = None
     dns_name = ""
     if spec.type == "ExternalHostname" and spec.external_hostname is not None:
-        if not overridden(look, sources, backend_key):
+        if not overridden(look, overrides, backend_key):
             dns_name = spec.external_hostname.hostname.lower()
         if f".{dns_name}".endswith(f".{cluster_domain}"):
             # XBackend's own rule: what is inside of the cluster is not reached around its Services.
@@ -187,7 +205,7 @@ def _x_backend(
             finding = Finding("Accepted", "UnsupportedValue", message, "spec.externalHostname.hostname")
     elif spec.type != "EndpointSelector":
         finding = Finding("Accepted", "UnsupportedValue", f"type {spec.type!r} is not supported", "spec.type")
-    elif not overridden(look, sources, backend_key):
+    elif not overridden(look, overrides, backend_key):
         finding = Finding(
             "Accepted",
             "UnsupportedValue",

@@ -184,6 +184,6 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
         secrets=secrets,
         policies=build_policy_nodes(engine, sources, policies, uses, heads),
         backend_uses=uses,
-        unserved=build_unserved(engine, sources, uses, backends, slice_endpoints),
+        unserved=build_unserved(engine, found_backends.overrides, uses, backends, slice_endpoints),
         dangling=build_dangling(engine, attachment),
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from propylon import api
-from propylon.graph.backends import Backends, override_keys, service_port
+from propylon.graph.backends import Backends, override_of, service_port
 from propylon.graph.model import Backend, BackendKey, Endpoint, Transport
 from propylon.graph.sources import Sources
 from propylon.incremental import Collection, Engine, Look
@@ -38,10 +38,9 @@ def build_endpoints(
     """Tell for every backend where it is: an empty tuple if nowhere."""
 
     def locate(key: BackendKey, backend: Backend, look: Look) -> tuple[Endpoint, ...]:
-        for override in override_keys(key):
-            endpoints = look.get(sources.endpoint_overrides, override)
-            if endpoints is not None:
-                return endpoints
+        given = override_of(look, backends.overrides, key)
+        if given is not None:
+            return given
         if backend.discovery == "DNS":
             return (Endpoint(backend.dns_name, key.port),)
         return look.get(slice_endpoints, key) or look.get(sources.fallback_endpoints, key) or ()

@@ -32,10 +32,15 @@ class Filters(NamedTuple):
     """The rule cannot be meant: it is dropped."""
 
 
+NONE = Filters((), ())
+
+
 def build_filters(
     resolver: Resolver, filters: Sequence[api.HTTPRouteFilter | api.GRPCRouteFilter], field: str
 ) -> Filters:
     """Translate the filters of a rule or of one of its backends, in the order they are written."""
+    if not filters:
+        return NONE
     result: list[Filter] = []
     findings: list[Finding] = []
     fatal: Finding | None = None

@@ -9,7 +9,7 @@ from propylon.graph.model import ClusterKey, Match, Redirect, Rule
 
 def takes_grpc(rule: Rule) -> bool:
     """Whether gRPC calls may come to a rule of an HTTPRoute: it takes paths of any form."""
-    return any(catches_calls(match) for match in rule.matches)
+    return any(map(catches_calls, rule.matches))
 
 
 def catches_calls(match: Match) -> bool:
@@ -19,7 +19,7 @@ def catches_calls(match: Match) -> bool:
 
 def grpc_twins(rule: Rule) -> set[ClusterKey]:
     """HTTP/2 twins of a rule's HTTP/1.1 clusters: gRPC needs it, and one port often serves both (Argo CD's does)."""
-    if rule.finding is not None or any(isinstance(f, Redirect) for f in rule.filters):
+    if rule.finding is not None or (rule.filters and any(isinstance(f, Redirect) for f in rule.filters)):
         return set()
     found = {ref.cluster for ref in rule.backends if ref.cluster is not None and ref.weight > 0}
-    return {key._replace(protocol="HTTP2") for key in found if key.protocol == "HTTP"}
+    return {ClusterKey(key.backend, "HTTP2") for key in found if key.protocol == "HTTP"}

@@ -43,9 +43,10 @@ def ancestors(hostname: str) -> Iterator[str]:
     if hostname == ANY:
         return
     rest = hostname.removeprefix("*.") if is_wildcard(hostname) else hostname
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        yield f"*.{rest}"
+    dot = rest.find(".")
+    while dot >= 0:
+        yield "*" + rest[dot:]
+        dot = rest.find(".", dot + 1)
     yield ANY
 
 

@@ -485,6 +485,8 @@ class RouteParent(msgspec.Struct, frozen=True):
     @property
     def accepted(self) -> bool:
         """Whether the route takes part in this parent's traffic."""
+        if not self.findings:
+            return bool(self.attachments)
         return bool(self.attachments) and not any(f.condition == "Accepted" for f in self.findings)
 
 

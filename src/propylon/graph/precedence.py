@@ -6,6 +6,8 @@ age, namespace/name, and the order of rules and matches. Where regular expressio
 paths and before prefixes, the longest expression first, as other Envoy-based implementations have it.
 """
 
+from operator import itemgetter
+
 from propylon.graph.hostnames import specificity
 from propylon.graph.model import Match, Route, VirtualHostEntry
 
@@ -36,10 +38,11 @@ def ordered(routes: list[tuple[Route, str]]) -> tuple[VirtualHostEntry, ...]:
     """Put every match of every rule in its place; `routes` gives each with the hostname it wrote for this host."""
     ranked: list[tuple[tuple[object, ...], VirtualHostEntry]] = []
     for route, original in routes:
-        age = (route.created, route.ref.namespace, route.ref.name, route.ref.kind)
+        ref = route.ref
+        age, rank = (route.created, ref.namespace, ref.name, ref.kind), specificity(original)
         for rule in route.rules:
             for position, match in enumerate(rule.matches):
-                key = (specificity(original), *match_rank(match), age, rule.index, position)
-                ranked.append((key, VirtualHostEntry(route.ref, original, rule, match)))
-    ranked.sort(key=lambda pair: pair[0])
-    return tuple(entry for _, entry in ranked)
+                key = (rank, *match_rank(match), age, rule.index, position)
+                ranked.append((key, VirtualHostEntry(ref, original, rule, match)))
+    ranked.sort(key=itemgetter(0))
+    return tuple([entry for _, entry in ranked])

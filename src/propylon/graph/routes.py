@@ -65,8 +65,11 @@ def build_routes(
             referrer = Referrer(api.GATEWAY_GROUP, kind.name, key.namespace)
             resolver = Resolver(look, tables.sources, grants, backends, referrer, kind.name)
             rules = kind.build_rules(resolver, ref, route.spec)
-            invalid = tuple(f for f in rules.findings if f.condition == "Accepted")
-            findings = tuple(f for f in rules.findings if f.condition != "Accepted")
+            findings = rules.findings
+            invalid: tuple[Finding, ...] = ()
+            if findings:
+                invalid = tuple(f for f in findings if f.condition == "Accepted")
+                findings = tuple(f for f in findings if f.condition != "Accepted")
             return {
                 ref: Route(
                     ref,
@@ -97,9 +100,11 @@ def build_dangling(engine: Engine, tables: Tables) -> Collection[api.ObjectRef, 
 
     def finder(kind: str) -> Callable[[api.ObjectKey, Any, Look], dict[api.ObjectRef, tuple[Finding, ...]]]:
         def find(key: api.ObjectKey, route: Any, look: Look) -> dict[api.ObjectRef, tuple[Finding, ...]]:
-            refs = ((ref, f"spec.parentRefs[{i}]") for i, ref in enumerate(route.spec.parent_refs))
-            found = tuple(f for ref, field in refs if (f := _dangling(look, tables, key.namespace, ref, field)))
-            return {api.ObjectRef(api.GATEWAY_GROUP, kind, *key): found} if found else {}
+            found = []
+            for i, ref in enumerate(route.spec.parent_refs):
+                if (finding := _dangling(look, tables, key.namespace, ref, f"spec.parentRefs[{i}]")) is not None:
+                    found.append(finding)
+            return {api.ObjectRef(api.GATEWAY_GROUP, kind, *key): tuple(found)} if found else {}
 
         return find
 

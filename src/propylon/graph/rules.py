@@ -123,8 +123,10 @@ def build_session(session: api.SessionPersistence, route: api.ObjectRef, rule: s
 def references(filters: tuple[Filter, ...], backends: tuple[BackendRef, ...]) -> list[BackendRef]:
     """Return every backend a rule refers to: its own, those of filters, those of filters of its backends."""
     found = list(backends)
-    every = (*filters, *(f for backend in backends for f in backend.filters))
-    found.extend(item.backend for item in every if isinstance(item, Mirror | ExternalAuth))
+    found += [item.backend for item in filters if isinstance(item, Mirror | ExternalAuth)]
+    for backend in backends:
+        if backend.filters:
+            found += [item.backend for item in backend.filters if isinstance(item, Mirror | ExternalAuth)]
     return found
 
 

@@ -8,6 +8,8 @@ from propylon.graph.rules import InvalidRule, Rules, build_actions, build_sessio
 from propylon.graph.rules import match_type as known_match_type
 from propylon.graph.targets import Resolver
 
+PATH_TYPES = frozenset({"Exact", "PathPrefix", "RegularExpression"})
+
 
 def build_http_rules(resolver: Resolver, ref: api.ObjectRef, spec: api.HTTPRouteSpec) -> Rules:
     """Build the rules of an HTTPRoute; one that cannot be served as written is dropped, the others stay."""
@@ -40,8 +42,8 @@ def _rule(
         matches=tuple(build_match(match, f"{field}.matches[{i}]") for i, match in enumerate(matches)),
         filters=actions.filters,
         backends=actions.backends,
-        timeouts=_timeouts(rule.timeouts, f"{field}.timeouts"),
-        retry=_retry(rule.retry, f"{field}.retry"),
+        timeouts=None if rule.timeouts is None else _timeouts(rule.timeouts, f"{field}.timeouts"),
+        retry=None if rule.retry is None else _retry(rule.retry, f"{field}.retry"),
         session=session,
         finding=actions.fatal,
     )
@@ -55,13 +57,15 @@ def build_match(match: api.HTTPRouteMatch, field: str) -> Match:
     parameter matches with the same name only the first counts (HTTPHeaderMatch, HTTPQueryParamMatch).
     """
     path, path_type = match.path.value or "/", match.path.type
-    if path_type not in {"Exact", "PathPrefix", "RegularExpression"}:
+    if path_type not in PATH_TYPES:
         message = f"path match type {path_type!r} is not supported"
         raise InvalidRule(Finding("Accepted", "UnsupportedValue", message, f"{field}.path.type"))
     if path_type == "RegularExpression":
         check_expression(path, f"{field}.path.value")
     elif path_type == "PathPrefix":
         path = path.rstrip("/") or "/"
+    if not match.headers and not match.query_params:
+        return Match(path, cast(PathType, path_type), match.method)
     headers: dict[str, ValueMatch] = {}
     for index, header in enumerate(match.headers):
         found = value_match(header.name.lower(), header.value, header.type, f"{field}.headers[{index}]")
@@ -81,9 +85,7 @@ def value_match(name: str, value: str, match_type: str, field: str) -> ValueMatc
     return ValueMatch(name, value, cast(MatchType, known))
 
 
-def _timeouts(timeouts: api.HTTPRouteTimeouts | None, field: str) -> Timeouts | None:
-    if timeouts is None:
-        return None
+def _timeouts(timeouts: api.HTTPRouteTimeouts, field: str) -> Timeouts:
     request, backend = timeouts.request, timeouts.backend_request
     return Timeouts(
         None if request is None else seconds(request, f"{field}.request"),
@@ -91,8 +93,6 @@ def _timeouts(timeouts: api.HTTPRouteTimeouts | None, field: str) -> Timeouts | 
     )
 
 
-def _retry(retry: api.HTTPRouteRetry | None, field: str) -> Retry | None:
-    if retry is None:
-        return None
+def _retry(retry: api.HTTPRouteRetry, field: str) -> Retry:
     backoff = None if retry.backoff is None else seconds(retry.backoff, f"{field}.backoff")
     return Retry(retry.attempts, retry.codes, backoff)

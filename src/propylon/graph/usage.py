@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from propylon import api
-from propylon.graph.backends import overridden
+from propylon.graph.backends import Overrides, overridden
 from propylon.graph.classes import GatewayHead
 from propylon.graph.endpoints import transport_of
 from propylon.graph.gateways import Binding
@@ -57,8 +57,8 @@ def _gateways(route: Route) -> set[api.ObjectKey]:
     return {parent.gateway for parent in route.parents if parent.accepted}
 
 
-def _route_references(route: Route) -> Iterable[BackendRef]:
-    return (ref for rule in route.rules for ref in references(rule.filters, rule.backends))
+def _route_references(route: Route) -> list[BackendRef]:
+    return [ref for rule in route.rules for ref in references(rule.filters, rule.backends)]
 
 
 def _listener_references(listener: Listener) -> Iterable[BackendRef]:
@@ -79,7 +79,9 @@ def build_clusters(
         if ref.kind not in {"HTTPRoute", "GRPCRoute"}:
             return set()
         keys = {ref.cluster for ref in _route_references(route) if ref.cluster is not None}
-        keys |= {twin for rule in route.rules if takes_grpc(rule) for twin in grpc_twins(rule)}
+        for rule in route.rules:
+            if takes_grpc(rule):
+                keys |= grpc_twins(rule)
         return {(gateway, key) for gateway in _gateways(route) for key in keys}
 
     def of_l4_route(key: L4Key, route: L4Route) -> set[ClusterUse]:
@@ -91,7 +93,7 @@ def build_clusters(
 
     def with_sessions(_ref: api.ObjectRef, route: Route) -> set[ClusterUse]:
         keys = {ref.cluster for rule in route.rules if rule.session for ref in rule.backends if ref.cluster is not None}
-        return {(gateway, key) for gateway in _gateways(route) for key in keys}
+        return {(gateway, key) for gateway in _gateways(route) for key in keys} if keys else set()
 
     sessions = routes.index("routes with sessions by cluster", with_sessions)
 
@@ -187,7 +189,7 @@ def build_backend_uses(
 
 def build_unserved(
     engine: Engine,
-    sources: Sources,
+    overrides: Overrides,
     uses: Index[BackendKey, BackendUse, bool],
     backends: Collection[BackendKey, Backend],
     slice_endpoints: Collection[BackendKey, tuple[Endpoint, ...]],
@@ -198,7 +200,7 @@ def build_unserved(
         backend = look.get(backends, key)
         if backend is None or not key.kind.startswith("Service"):
             return None
-        if backend.discovery == "DNS" or overridden(look, sources, key) or look.get(slice_endpoints, key) is not None:
+        if backend.discovery == "DNS" or overridden(look, overrides, key) or look.get(slice_endpoints, key) is not None:
             return None
         return Unserved(transport_of(backend))
 

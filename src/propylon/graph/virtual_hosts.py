@@ -40,18 +40,16 @@ def virtual_host_keys(_ref: api.ObjectRef, route: Route) -> set[VirtualHostKey]:
 
 def original_in(route: Route, key: VirtualHostKey) -> str:
     """Return the hostname by which the route reaches a virtual host; the most specific if there are several."""
-    return min(
-        (
-            hostname.original
-            for parent in route.parents
-            if parent.accepted
-            for attachment in parent.attachments
-            if attachment.protocol in {"HTTP", "HTTPS"} and table_of(attachment) == key.table
-            for hostname in attachment.effective
-            if hostname.hostname == key.hostname
-        ),
-        key=specificity,
-    )
+    found = [
+        hostname.original
+        for parent in route.parents
+        if parent.accepted
+        for attachment in parent.attachments
+        if attachment.protocol in {"HTTP", "HTTPS"} and table_of(attachment) == key.table
+        for hostname in attachment.effective
+        if hostname.hostname == key.hostname
+    ]
+    return found[0] if len(found) == 1 else min(found, key=specificity)
 
 
 def build_virtual_hosts(
@@ -62,10 +60,13 @@ def build_virtual_hosts(
 ) -> Collection[VirtualHostKey, VirtualHost]:
     """Put the routes of each hostname into their order."""
     by_virtual_host = routes.index("routes by virtual host", virtual_host_keys)
+    filtered = listeners.index(
+        "listeners with filters by port", lambda key, v: ((key.gateway, v.port),) * bool(v.filters)
+    )
 
     def build(key: VirtualHostKey, _members: tuple[api.ObjectRef, ...], look: Look) -> VirtualHost:
         members = [(route, original_in(route, key)) for _, route in look.by(by_virtual_host, key)]
-        return VirtualHost(key, ordered(members), _listener_filters(look, key, listeners, by_host))
+        return VirtualHost(key, ordered(members), _listener_filters(look, key, listeners, by_host, filtered))
 
     return engine.derive("virtual hosts", by_virtual_host, build)
 
@@ -75,8 +76,11 @@ def _listener_filters(
     key: VirtualHostKey,
     listeners: Collection[ListenerKey, Listener],
     by_host: Index[HostKey, ListenerKey, Listener],
+    filtered: Index[tuple[api.ObjectKey, int], ListenerKey, Listener],
 ) -> tuple[Filter, ...]:
     table = key.table
+    if not look.count(filtered, (table.gateway, table.port)):
+        return ()  # as nearly everywhere
     if table.listener:
         own = look.get(listeners, ListenerKey(table.gateway, *table.listener.split("/", 3)))
         return own.filters if own is not None else ()

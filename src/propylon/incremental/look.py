@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from propylon.incremental.collection import Collection, Index
@@ -62,6 +62,19 @@ class Look:
         count = len(index._values.get(i, ()))
         self._record(index, index._count_readers, i)
         return count
+
+    def any(self, index: Index[I, K, V], buckets: Iterable[I]) -> bool:
+        """Tell whether one of these buckets has keys in it; depends on their numbers, up to the first that has some."""
+        node = self._node
+        if node is None or index._order >= node._order or index._engine is not node._engine:
+            self._refuse(index)
+        values, readers, dependencies = index._values, index._count_readers, self._dependencies
+        for i in buckets:
+            found = i in values
+            dependencies.append((readers, i))
+            if found:
+                return True
+        return False
 
     def all(self, collection: Collection[K, V]) -> Mapping[K, V]:
         """Return the whole collection in key order, as a mapping that never changes; depends on everything in it."""

@@ -5,6 +5,8 @@ from envoy.config.cluster.v3 import cluster_pb2
 
 from propylon.envoy import EnvoySettings
 from propylon.envoy.cluster import build_cluster, cluster_body
+from propylon.envoy.endpoint import build_load_assignment, load_assignment_body
+from propylon.envoy.resource import embed, serialize, varint
 from propylon.graph.model import Backend, BackendKey, BackendTls, Cluster, ClusterKey, Endpoint, SecretKey
 
 TLS = BackendTls("shop.test", SecretKey("validation", "shop", "ca"))
@@ -23,3 +25,21 @@ def test_the_body_says_what_the_message_says(name, protocol, discovery, endpoint
         cluster = Cluster(ClusterKey(key, protocol), Backend(key, None, discovery, dns_name, tls))
         body = cluster_body(cluster, endpoints, settings)
         assert cluster_pb2.Cluster.FromString(body) == build_cluster(cluster, endpoints, settings)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 40])
+@pytest.mark.parametrize("name", ["s", "x" * 300])
+def test_the_assignment_has_the_same_bytes(number, name):
+    for port in (0, 1, 127, 128, 65535):
+        for draining in (lambda _: False, lambda i: i % 2 == 0, lambda _: True):
+            endpoints = [Endpoint(f"10.0.0.{i}", port, draining(i)) for i in range(number)]
+            endpoints += [Endpoint("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", port)] * (number // 2)
+            assert load_assignment_body(name, endpoints) == serialize(build_load_assignment(name, endpoints))
+
+
+@pytest.mark.parametrize("field", [1, 15, 16, 28, 2000])
+def test_embedded_bodies_of_any_length(field):
+    for length in (0, 1, 127, 128, 300, 16383, 16384, 70_000):
+        head = varint(field << 3 | 2) + varint(length)
+        assert embed(field, b"x" * length) == head + b"x" * length
+    assert varint(300) == b"\xac\x02"  # the example in Protocol Buffers' description of its encoding

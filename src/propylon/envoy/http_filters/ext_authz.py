@@ -27,7 +27,7 @@ from envoy.type.matcher.v3 import string_pb2
 from propylon.envoy import matcher, names
 from propylon.envoy.resource import pack, seconds
 from propylon.envoy.settings import EnvoySettings
-from propylon.graph.model import ClusterKey, ExternalAuth, Filter, VirtualHost
+from propylon.graph.model import ClusterKey, ExternalAuth, Filter, Rule, VirtualHost
 
 _ON = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(check_settings={}))))
 _STANDBY = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(disabled=True))))
@@ -65,13 +65,19 @@ def route_filter(auth: ExternalAuth) -> AuthorizationFilter:
 
 def filters_of(host: VirtualHost) -> tuple[AuthorizationFilter, ...]:
     """Every filter that a virtual host's routes may turn on and that can be served, sorted."""
-    found = {f.name: f for f in listener_filters(host.filters)}
-    for rule in {id(entry.rule): entry.rule for entry in host.entries}.values():
-        for filters in (rule.filters, *(backend.filters for backend in rule.backends)):
-            for each in filters:
-                if isinstance(each, ExternalAuth):
-                    made = route_filter(each)
-                    found[made.name] = made
+    found = {f.name: f for f in listener_filters(host.filters)} if host.filters else {}
+    seen: Rule | None = None
+    for entry in host.entries:
+        rule = entry.rule
+        if rule is seen:  # matches of a rule mostly follow each other
+            continue
+        seen = rule
+        asked = [each for each in rule.filters if isinstance(each, ExternalAuth)]
+        for backend in rule.backends:
+            if backend.filters:
+                asked += [each for each in backend.filters if isinstance(each, ExternalAuth)]
+        for made in map(route_filter, asked):
+            found[made.name] = made
     return tuple(found[name] for name in sorted(found) if usable(found[name].auth))
 
 
