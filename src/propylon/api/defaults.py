@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -105,8 +105,7 @@ def _map_filler(fill: _Fill | None) -> _Fill:
 def _struct_filler(spec: StructSpec) -> _Fill:
     known = frozenset(spec.fields)
     fills = {key: fill for key, field in spec.fields.items() if (fill := _filler(field.type)) is not None}
-    # A default that is one value can be shared; of what has parts every document gets a copy.
-    defaults = tuple((key, default_of(field)) for key, field in spec.fields.items() if field.has_default)
+    defaults = tuple((key, *_made(default_of(field))) for key, field in spec.fields.items() if field.has_default)
     special = _SPECIAL.get(spec.struct)
 
     def fill_struct(value: Any) -> Any:
@@ -127,11 +126,11 @@ def _struct_filler(spec: StructSpec) -> _Fill:
                     if filled is value:
                         filled = dict(value)
                     filled[key] = whole
-        for key, default in defaults:
+        for key, default, make in defaults:
             if key not in filled:
                 if filled is value:
                     filled = dict(value)
-                filled[key] = _copied(default) if isinstance(default, dict | list) else default
+                filled[key] = default if make is None else make()
         return filled if special is None else special(filled)
 
     return fill_struct
@@ -165,10 +164,11 @@ def default_of(field: FieldSpec) -> Any:
     return default if fill is None else fill(default)
 
 
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+def _made(default: Any) -> tuple[Any, Callable[[], Any] | None]:
+    """A default, and what makes another of its kind: one value can be shared, what has parts gets made for each."""
+    if not isinstance(default, dict | list):
+        return default, None
+    return None, partial(msgspec.json.decode, msgspec.json.encode(default))
 
 
 def _sparse(value: Any) -> Any:

@@ -97,16 +97,21 @@ class Mark(NamedTuple):
 
 
 class Transaction:
-    """What `Database.transaction` gives to `with`. A class: a generator would cost every write twice as much."""
+    """All or nothing; inside another transaction, all or nothing of its own part.
+
+    `settle` is called inside it when all else went well, `undo` when something did not, and `tell` after changes
+    became durable, which is at the end of the outermost transaction. A class, as a generator would cost every write
+    twice as much.
+    """
 
     __slots__ = ("_database", "_mark", "_settle", "_tell", "_undo")
 
     def __init__(
         self,
         database: Database,
-        settle: Callable[[], None] | None,
-        undo: Callable[[], None] | None,
-        tell: Callable[[], None] | None,
+        settle: Callable[[], None] | None = None,
+        undo: Callable[[], None] | None = None,
+        tell: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
         self._settle = settle
@@ -250,19 +255,9 @@ class Database:
 
     # Transactions
 
-    def transaction(
-        self,
-        *,
-        settle: Callable[[], None] | None = None,
-        undo: Callable[[], None] | None = None,
-        tell: Callable[[], None] | None = None,
-    ) -> Transaction:
-        """All or nothing; inside another transaction, all or nothing of its own part.
-
-        `settle` is called inside it when all else went well, `undo` when something did not, and `tell` after changes
-        became durable, which is at the end of the outermost transaction.
-        """
-        return Transaction(self, settle, undo, tell)
+    def transaction(self) -> Transaction:
+        """All or nothing; inside another transaction, all or nothing of its own part."""
+        return Transaction(self)
 
     def _begin(self) -> Mark:
         if self.read_only:
@@ -367,7 +362,8 @@ class Database:
 
     def _write(self, statement: str, values: Sequence[Any]) -> int:
         """How many rows that changed."""
-        self._check_open()
+        if not self._connection.in_transaction:
+            self._check_open()
         self._dirty = True
         try:
             return self._execute(statement, values).rowcount

@@ -131,7 +131,7 @@ class LocalStore:
 
     def transaction(self) -> Transaction:
         """Everything written inside becomes durable and visible to watches together, or not at all."""
-        return self._database.transaction(settle=self._writer.settle, undo=self._writer.forget, tell=self._wake)
+        return Transaction(self._database, self._writer.settle, self._writer.forget, self._wake)
 
     def _wake(self) -> None:
         for wake in tuple(self._wakers.values()):
@@ -292,6 +292,9 @@ class LocalStore:
             self._database.replace_applied(ref, manager, source, raw)
         if updated is stored:
             return Applied(ref, Outcome.UNCHANGED, _version(updated))
+        # Without defaults first: nothing is missing where the manager wrote all of them.
+        if previous and overrides_nothing(previous, stored):
+            return Applied(ref, Outcome.CHANGED, _version(updated))
         former = complete(previous) if previous else {}
         if former and overrides_nothing(former, stored):
             return Applied(ref, Outcome.CHANGED, _version(updated))

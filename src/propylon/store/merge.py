@@ -27,18 +27,16 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 def merge(previous: Any, wanted: Any, live: Any, list_keys: ListKeys, path: Path = ()) -> Any:
     """The live value with the manager's change made to it; shares unchanged parts with its inputs, which stay as they
     are."""
+    if type(wanted) is dict is type(live) is type(previous):
+        return _merge_mapping(previous, wanted, live, list_keys, path)
     if isinstance(wanted, list):
         if isinstance(live, list) and (keys := list_keys(path)):
             return _merge_entries(previous if isinstance(previous, list) else [], wanted, live, keys, list_keys, path)
         return wanted
-    if not _is_mapping(wanted):
+    if type(wanted) in _PLAIN or not isinstance(wanted, Mapping):
         return wanted
-    before = previous if _is_mapping(previous) else {}
-    return _merge_mapping(before, wanted, live if _is_mapping(live) else {}, list_keys, path)
-
-
-def _is_mapping(value: Any) -> bool:
-    return type(value) is dict or (type(value) not in _PLAIN and isinstance(value, Mapping))
+    before = previous if isinstance(previous, Mapping) else {}
+    return _merge_mapping(before, wanted, live if isinstance(live, Mapping) else {}, list_keys, path)
 
 
 def _merge_mapping(
@@ -48,9 +46,10 @@ def _merge_mapping(
     for name, value in live.items():
         if name in wanted:
             now = wanted[name]
-            if type(now) not in _PLAIN:
-                now = merge(previous.get(name), now, value, list_keys, (*path, name))
-            merged[name] = now
+            if type(now) in _PLAIN:
+                merged[name] = now
+            else:
+                merged[name] = merge(previous.get(name), now, value, list_keys, (*path, name))
         elif name in previous:
             remainder = _without(previous[name], value, list_keys, (*path, name))
             if remainder is not _MISSING:

@@ -10,24 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from propylon.api.introspect import FieldSpec, ItemsSpec, MapSpec, ScalarSpec, StructSpec, TypeSpec, struct_spec
 from propylon.api.meta import ObjectMeta
 from propylon.api.schema import Channel, Constraint
 from propylon.api.validation.registry import rules_at
-from propylon.api.validation.rules import Check, Rule
+from propylon.api.validation.rules import Check, Rule, is_alone
 from propylon.api.validation.scalars import number_is_fine, text_is_fine
 
 IsClean = Callable[[Any], bool]
 
 
-class _Text(NamedTuple):
-    """What is known of a type that is nothing but a text: any text is good, or those of `good` are."""
-
-    any: bool
-    good: set[Any]
-
+_Good = dict[type, set[Any]]
+"""Values that were found good, by type, as True == 1."""
 
 _REMEMBERED = 2048
 _LONGEST = 256
@@ -62,11 +58,12 @@ def _struct(
     instead: Mapping[str, IsClean] = MappingProxyType({}),
     needed: frozenset[str] = frozenset(),
 ) -> IsClean:
-    fields: dict[str, tuple[_Text | None, IsClean, IsClean | None]] = {}
+    fields: dict[str, tuple[bool, _Good, IsClean, IsClean | None]] = {}
     for key, field in spec.fields.items():
         check = instead.get(key) or compiled(field.type, channel)
         rules = _rules(rules_at(spec.struct, key, channel))
-        fields[key] = (_TEXTS.get(check) if rules is None else None, check, rules)
+        plain = rules is None
+        fields[key] = (check is _is_text and plain, _GOOD.get(check, _NONE) if plain else _NONE, check, rules)
     required = needed.union(key for key, field in spec.fields.items() if field.required)
     keeps_rules = _rules(rules_at(spec.struct, None, channel))
     size_is_fine = _size(spec.constraint)
@@ -78,9 +75,10 @@ def _struct(
             known = fields.get(key)
             if known is None:
                 return False
-            text, check, keeps = known
-            # Most values are texts that were seen before, so no function is called for them.
-            if text is not None and type(item) is str and (text.any or item in text.good):
+            is_text, good, check, keeps = known
+            # Most values are scalars that were seen before, so no function is called for them.
+            type_ = type(item)
+            if (is_text and type_ is str) or item in good.get(type_, ()):
                 continue
             if not check(item) or (keeps is not None and not keeps(item)):
                 return False
@@ -100,6 +98,10 @@ def _rules(rules: tuple[Rule, ...]) -> IsClean | None:
         groups.setdefault(rule.kept, []).append(rule.check)
     one_by_one = tuple(groups.pop(None, ()))
     looks = tuple((kept, tuple(checks)) for kept, checks in groups.items() if kept is not None)
+
+    if not one_by_one and len(looks) == 1 and looks[0][0] is is_alone:
+        compare = looks[0][1]
+        return lambda items: len(items) < 2 or not any(True for check in compare for _ in check(items))
 
     def keeps_rules(value: Any) -> bool:
         for check in one_by_one:
@@ -126,7 +128,7 @@ def _items(spec: ItemsSpec, channel: Channel) -> IsClean:
     constraint = spec.constraint
     low, high = constraint.min_items or 0, constraint.max_items
     item_is_clean = compiled(spec.items, channel)
-    text = _TEXTS.get(item_is_clean)
+    is_text, good = item_is_clean is _is_text, _GOOD.get(item_is_clean, _NONE)
     keys = constraint.list_map_keys if constraint.list_type == "map" else None
     unique = constraint.list_type in ("map", "set")
 
@@ -134,7 +136,8 @@ def _items(spec: ItemsSpec, channel: Channel) -> IsClean:
         if type(value) is not list or len(value) < low or (high is not None and len(value) > high):
             return False
         for item in value:
-            if text is not None and type(item) is str and (text.any or item in text.good):
+            type_ = type(item)
+            if (is_text and type_ is str) or item in good.get(type_, ()):
                 continue
             if not item_is_clean(item):
                 return False
@@ -165,8 +168,7 @@ def _scalar(spec: ScalarSpec) -> IsClean:
         checks[bool] = lambda value: True
     if "integer" in spec.kinds or "number" in spec.kinds:
         checks[int] = lambda value: number_is_fine(spec.constraint, value)
-    # By type, as True == 1.
-    good: dict[type, set[Any]] = {bool: set(), int: set(), str: set()}
+    good: _Good = {bool: set(), int: set(), str: set()}
     if "string" in spec.kinds:
         checks[str] = lambda value: text_is_fine(spec.constraint, value)
 
@@ -187,9 +189,8 @@ def _scalar(spec: ScalarSpec) -> IsClean:
         return True
 
     if tuple(checks) == (str,) and spec.constraint == Constraint():
-        is_clean = _is_text
-    else:
-        _TEXTS[is_clean] = _Text(False, good[str])
+        return _is_text
+    _GOOD[is_clean] = good
     return is_clean
 
 
@@ -199,5 +200,6 @@ def _is_text(value: Any) -> bool:
 
 _ANYTHING = FieldSpec("", "", ScalarSpec(("any",), Constraint()), False, False, None, "", False)
 _METADATA = struct_spec(ObjectMeta)
-_TEXTS: dict[IsClean, _Text] = {_is_text: _Text(True, set())}
-"""What is known of texts by the check of their type, for those who call it."""
+_NONE: _Good = {}
+_GOOD: dict[IsClean, _Good] = {}
+"""What a check of scalars remembers, for those who call it."""
