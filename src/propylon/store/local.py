@@ -284,12 +284,13 @@ class LocalStore:
         stored = _decode(held[0])
         previous = {} if held[2] is None else _decode(held[2])
         keys = list_keys(ref.group, ref.kind)
-        # Its place is that of both, so defaults are all that it may lack.
-        updated = self._update(ref, stored, apply_defaults(merge(previous, wanted, stored, keys)))
+        # First, as an object that goes with this (its last finalizer was taken out) takes along what was applied.
         if held[2] is None:
             self._database.put_applied(ref, manager, source, raw)
         elif held[1] != source or held[2] != raw:
             self._database.replace_applied(ref, manager, source, raw)
+        # Its place is that of both, so defaults are all that it may lack.
+        updated = self._update(ref, stored, apply_defaults(merge(previous, wanted, stored, keys)))
         if updated is stored:
             return Applied(ref, Outcome.UNCHANGED, _version(updated))
         # Without defaults first: nothing is missing where the manager wrote all of them.

@@ -166,6 +166,18 @@ def test_finalizers_hold_an_object(store):
         store.get(GATEWAY_REF)
 
 
+def test_what_was_applied_goes_with_the_object_that_an_apply_releases(store):
+    store.apply(config_map("a", data={"key": "value"}, finalizers=["example.com/hold"]), "test")
+    store.delete(ref("a"))
+    assert store.apply(config_map("a", data={"key": "value"}), "test").outcome is Outcome.CHANGED
+    with pytest.raises(NotFound):
+        store.get(ref("a"))
+    assert store.applied_by("test") == {}
+    store.create(config_map("a", data={"key": "of another"}))
+    store.apply(config_map("a", data={"other": "1"}), "test")
+    assert store.get(ref("a"))["data"] == {"key": "of another", "other": "1"}
+
+
 def test_dependents_go_with_their_last_owner(store):
     one, two = store.create(config_map("one")), store.create(config_map("two"))
     store.create(config_map("child", ownerReferences=owned_by(one) + owned_by(two)))
