@@ -329,8 +329,9 @@ def _clusters(
         policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
         origins = (service,) if policy is None else (policy, service)
         body = cluster_body(cluster, endpoints, settings)
-        named = _named(key[0], Resource(CLUSTER, names.cluster(cluster.key), body, origins))
-        if look.count(passed_through, key):
+        name = names.cluster(cluster.key)
+        named = {(key[0], name): Resource(CLUSTER, name, body, origins)}
+        if key[1].protocol in {"TCP", "PASSTHROUGH"} and look.count(passed_through, key):
             body = serialize(build_passthrough_cluster(cluster, endpoints, settings))
             named |= _named(key[0], Resource(CLUSTER, names.passthrough_cluster(cluster.key), body, (service,)))
         return named

@@ -18,6 +18,9 @@ DEFAULT_PROTOCOL: dict[str, ApplicationProtocol] = {
 }
 
 
+_KINDS = frozenset({("", "Service"), (api.EXPERIMENTAL_GROUP, "XBackend")})
+
+
 class Resolver(NamedTuple):
     """Resolves references on behalf of one object, within one computation."""
 
@@ -42,8 +45,8 @@ class Resolver(NamedTuple):
         return BackendRef(weight, found, filters, None, backend.key)
 
     def _find(self, ref: api.BackendObjectReference, field: str) -> Backend | Finding:
-        kind = f"{ref.kind}.{ref.group}" if ref.group else ref.kind
-        if (ref.group, ref.kind) not in {("", "Service"), (api.EXPERIMENTAL_GROUP, "XBackend")}:
+        if (ref.group, ref.kind) not in _KINDS:
+            kind = f"{ref.kind}.{ref.group}" if ref.group else ref.kind
             message = f"backends of kind {kind} are not supported, only Service and XBackend"
             return Finding("ResolvedRefs", "InvalidKind", message, field)
         target = api.ObjectRef(ref.group, ref.kind, ref.namespace or self.referrer.namespace, ref.name)
@@ -52,16 +55,16 @@ class Resolver(NamedTuple):
         return self._service(target, ref.port, field) if ref.kind == "Service" else self._x_backend(target, field)
 
     def _usable(self, found: Backend, field: str) -> ClusterKey | Finding:
-        name = f"{found.key.kind} {found.key.namespace}/{found.key.name}"
         if found.finding is not None:
-            message = f"{name}: {found.finding.message}"
+            message = f"{_name(found)}: {found.finding.message}"
             reason = found.finding.reason
             condition = "ResolvedRefs" if reason == "UnsupportedProtocol" else "Warning"
             return Finding(condition, reason, message, field)
         protocol = spoken(self.speaks, found)
         if protocol is None:
             message = (
-                f"{name} port {found.key.port} speaks {found.protocol}, which a route of kind {self.speaks} cannot use"
+                f"{_name(found)} port {found.key.port} speaks {found.protocol}, "
+                f"which a route of kind {self.speaks} cannot use"
             )
             return Finding("ResolvedRefs", "UnsupportedProtocol", message, field)
         return ClusterKey(found.key, protocol)
@@ -96,6 +99,10 @@ class Resolver(NamedTuple):
         if backend is None:
             return Finding("ResolvedRefs", "BackendNotFound", f"XBackend {target.key} does not exist", field)
         return backend
+
+
+def _name(backend: Backend) -> str:
+    return f"{backend.key.kind} {backend.key.namespace}/{backend.key.name}"
 
 
 def spoken(route_kind: str, backend: Backend) -> ApplicationProtocol | None:

@@ -104,8 +104,9 @@ def build_clusters(
             return None
         if key.protocol == "PASSTHROUGH":
             return Cluster(key, msgspec.structs.replace(backend, tls=None, finding=None))
-        binding = look.get(bindings, gateway)
-        client = binding.client_certificate if binding is not None and backend.tls is not None else None
+        client = None
+        if backend.tls is not None and (binding := look.get(bindings, gateway)) is not None:
+            client = binding.client_certificate
         return Cluster(key, backend, client, look.count(sessions, use) > 0)
 
     by_route = routes.index("routes by cluster", of_route)

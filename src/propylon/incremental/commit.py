@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ class Commit:
                 self._changes[collection] = dict(changes)
                 continue
             self._disordered.add(collection)
-            _join(mine, changes)
+            if mine.keys().isdisjoint(changes):
+                mine.update(changes)
+            else:
+                _join(mine, changes)
         self.failures += later.failures
         self.trace += later.trace
         for counts, more in ((self.recomputed, later.recomputed), (self.indexed, later.indexed)):
@@ -150,6 +154,6 @@ def _join(gathered: dict[K, Change[V]], changes: Mapping[K, Change[V]]) -> None:
 
 def _by_key(changes: dict[K, Change[V]]) -> dict[K, Change[V]]:
     try:
-        return dict(sorted(changes.items(), key=lambda item: item[0]))  # type: ignore[arg-type, return-value]
+        return dict(sorted(changes.items(), key=itemgetter(0)))  # type: ignore[arg-type, return-value]
     except TypeError:
         return changes

@@ -62,9 +62,9 @@ def judge(findings: Iterable[Finding], condition: str, good: str, message: str) 
     to those that are.
     """
     relevant = [f for f in findings if f.condition == condition]
-    relevant.sort(key=lambda f: f.status != "False")
     if not relevant:
         return Judgement("True", good, message)
+    relevant.sort(key=lambda f: f.status != "False")
     first = relevant[0]
     same = [f for f in relevant if f.status == first.status]
     return Judgement(first.status, first.reason, joined(same))

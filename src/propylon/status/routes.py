@@ -35,7 +35,8 @@ def route_status(
 def route_parent(route: Route, parent: RouteParent, refused: tuple[Finding, ...]) -> Document:
     """Return the entry of one parent."""
     accepted = judge(parent.findings, "Accepted", "Accepted", _accepted_message(parent))
-    warnings = [f for f in (*parent.findings, *route.findings) if f.condition == "Warning"]
+    findings = (*parent.findings, *route.findings)
+    warnings = [f for f in findings if f.condition == "Warning"] if findings else ()
     if warnings:
         accepted = Judgement(accepted.status, accepted.reason, f"{accepted.message}; but {joined(warnings)}")
     resolved = judge(route.findings, "ResolvedRefs", "ResolvedRefs", "every reference was resolved")
