@@ -154,6 +154,6 @@ def _join(gathered: dict[K, Change[V]], changes: Mapping[K, Change[V]]) -> None:
 
 def _by_key(changes: dict[K, Change[V]]) -> dict[K, Change[V]]:
     try:
-        return dict(sorted(changes.items(), key=itemgetter(0)))  # type: ignore[arg-type, return-value]
+        return dict(sorted(changes.items(), key=itemgetter(0)))
     except TypeError:
         return changes
