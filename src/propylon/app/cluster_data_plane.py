@@ -10,6 +10,7 @@ from propylon.app.controller import Controller, Node
 from propylon.app.data_plane import DataPlane
 from propylon.app.ports import PortGuard, Review
 from propylon.app.replicas import LargeTables, Listener, Reporter
+from propylon.envoy import names
 from propylon.graph.model import RouteTableKey
 from propylon.proxies.kubernetes.authority import admits
 from propylon.xds import Connected, Disconnected, Event, Server
@@ -49,7 +50,7 @@ class PodDataPlane(DataPlane):
         self._listen = listen
         self._identities = identities
         self._rung = ring
-        self.xds = Server(on_event=self._pod_event, admit=_admit)
+        self.xds = Server(on_event=self._pod_event, admit=_admit, on_demand=names.is_on_demand)
         self.serving = False
         large = LargeTables(self._large_tables, self._adopt_tables)
         self.listener = Listener(self.acknowledgements, large, self._tell, grace=ABSENCE_SECONDS)

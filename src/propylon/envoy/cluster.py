@@ -25,6 +25,7 @@ from propylon.graph.model import ApplicationProtocol, Cluster, Endpoint
 UNLIMITED = 2**32 - 1
 _NAME, _EDS, _ALT_STAT_NAME, _SERVICE_NAME = 1, 3, 28, 2
 """Numbers of fields of Cluster and, the last, of its EdsClusterConfig (envoy/config/cluster/v3/cluster.proto)."""
+_HTTP = frozenset({"HTTP", "HTTP2", "GRPC"})
 _BUFFER_LIMIT = 32 * 1024
 _IDLE_TIMEOUT = 50.0
 """Seconds. Below the minute after which common servers close idle connections, so that none is closed under a
@@ -38,7 +39,7 @@ def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Env
     out = cluster_pb2.Cluster()
     out.CopyFrom(_template(cluster.key.protocol, settings))
     out.name = names.cluster(cluster.key)
-    if cluster.key.protocol in {"HTTP", "HTTP2"}:
+    if cluster.key.protocol in _HTTP:
         # A backend and its twin for gRPC calls are one thing to whoever reads stats, and Envoy makes them once.
         out.alt_stat_name = names.cluster_load_assignment(backend.key)
     if backend.discovery == "DNS" or endpoints:
@@ -59,7 +60,7 @@ def cluster_body(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Envo
     service_name = names.cluster_load_assignment(backend.key).encode()
     by_eds = embed(_EDS, _ads_field() + embed(_SERVICE_NAME, service_name))
     body = _template_body(protocol, settings) + embed(_NAME, names.cluster(cluster.key).encode()) + by_eds
-    return body + embed(_ALT_STAT_NAME, service_name) if protocol in {"HTTP", "HTTP2"} else body
+    return body + embed(_ALT_STAT_NAME, service_name) if protocol in _HTTP else body
 
 
 @lru_cache
@@ -88,9 +89,9 @@ def _template(protocol: ApplicationProtocol, settings: EnvoySettings) -> Any:
     """What all clusters of a protocol have in common; built once, for there are thousands."""
     out = _base("", settings)
     out.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN if protocol == "UDP" else cluster_pb2.Cluster.LEAST_REQUEST
-    if protocol in {"HTTP", "HTTP2"}:
+    if protocol in _HTTP:
         out.typed_extension_protocol_options[names.HTTP_PROTOCOL_OPTIONS].CopyFrom(
-            pack(_http_options(http2=protocol == "HTTP2"))
+            pack(_http_options(http2=protocol != "HTTP"))
         )
     if protocol != "UDP":
         # Silent death of an endpoint must not hold connections that have no time limit.

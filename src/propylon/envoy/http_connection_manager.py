@@ -20,7 +20,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
 from propylon.envoy import names, scope
-from propylon.envoy.http_filters import cors, ext_authz, router, stateful_session
+from propylon.envoy.http_filters import cors, ext_authz, on_demand, router, stateful_session
 from propylon.envoy.resource import ads, pack, seconds
 from propylon.envoy.settings import EnvoySettings
 from propylon.graph.model import RouteTableKey
@@ -43,10 +43,12 @@ def build_http_connection_manager(
 ) -> Any:
     """The network filter that serves one route table, by RDS or by scopes."""
     authorization = tuple(authorization)
-    cors_filter, session_filter = cors.build_filter(), stateful_session.build_filter()
+    cors_filter, session_filter, on_demand_filter = (
+        each.build_filter() for each in (cors, stateful_session, on_demand)
+    )
     # Made only for requests whose route has a configuration of theirs, so that they cost the others nothing (5 % of
     # Envoy's time for a request). Not where a filter may have the route resolved again: filters are made once, before.
-    cors_filter.disabled = session_filter.disabled = not scoped and not authorization
+    cors_filter.disabled = session_filter.disabled = on_demand_filter.disabled = not scoped and not authorization
     hcm = Hcm(
         codec_type=Hcm.AUTO,
         stat_prefix=names.route_configuration(table),
@@ -54,6 +56,7 @@ def build_http_connection_manager(
             cors_filter,
             *(f for each in authorization for f in ext_authz.build_filters(each, settings, scoped=scoped)),
             session_filter,
+            on_demand_filter,
             router.build_filter(settings),
         ],
         upgrade_configs=[Hcm.UpgradeConfig(upgrade_type="websocket")],

@@ -4,12 +4,14 @@ Names are made of what a thing is, never of its place in a list, so that reorder
 """
 
 from propylon import api
+from propylon.envoy.resource import CLUSTER
 from propylon.graph.model import BackendKey, ClusterKey, L4Key, PortKey, RouteTableKey, SecretKey
 
 ROUTER = "envoy.filters.http.router"
 CORS = "envoy.filters.http.cors"
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
+ON_DEMAND = "envoy.filters.http.on_demand"
 SCOPE_FALLBACK = "propylon.scope_fallback"
 SCOPE_AUTHORIZATION = "propylon.scope_authorization"
 AUTHORIZATION = "propylon.authorization"
@@ -61,6 +63,11 @@ def l4_filter_chain(key: L4Key) -> str:
 def cluster(key: ClusterKey) -> str:
     """Cluster: `Service/ns/name/8080/HTTP`."""
     return f"{cluster_load_assignment(key.backend)}/{key.protocol}"
+
+
+def is_on_demand(resource: tuple[str, str]) -> bool:
+    """Whether a resource (type URL, name) is a cluster that Envoy asks for itself if it was not given it."""
+    return resource[1].endswith("/GRPC") and resource[0] == CLUSTER
 
 
 def passthrough_cluster(key: ClusterKey) -> str:

@@ -13,7 +13,7 @@ from envoy.config.route.v3 import route_components_pb2 as route_pb
 
 from propylon.envoy import matcher, names
 from propylon.envoy.header_mutation import apply_header_filters
-from propylon.envoy.http_filters import cors, ext_authz, mirror, stateful_session
+from propylon.envoy.http_filters import cors, ext_authz, mirror, on_demand, stateful_session
 from propylon.envoy.path import build_regex_rewrite
 from propylon.envoy.redirect import Place, build_redirect_routes
 from propylon.envoy.resource import seconds
@@ -60,7 +60,7 @@ def _over_http2(entry: VirtualHostEntry) -> VirtualHostEntry:
     twins = grpc_twins(entry.rule)
 
     def over_http2(ref: BackendRef) -> BackendRef:
-        twin = ref.cluster._replace(protocol="HTTP2") if ref.cluster is not None else None
+        twin = ref.cluster._replace(protocol="GRPC") if ref.cluster is not None else None
         return msgspec.structs.replace(ref, cluster=twin) if twin in twins else ref
 
     backends = tuple(over_http2(ref) for ref in entry.rule.backends)
@@ -188,6 +188,8 @@ def _forward(
     retry = build_retry_policy(rule, grpc=grpc)
     if retry is not None:
         action.retry_policy.CopyFrom(retry)
+    if any(ref.cluster is not None and ref.cluster.protocol == "GRPC" for ref in refs):
+        on_demand.configure_route(route)
     if rule.session is not None:
         stateful_session.configure_route(route, rule.session, secure=place.scheme == "https")
     _choose_clusters(route, refs, filters, grpc=grpc)

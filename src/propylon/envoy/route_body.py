@@ -33,7 +33,7 @@ _ACTION, _NAME, _CLUSTER = 2, 14, 1
 """Numbers of fields of Route and, the last, of its RouteAction (envoy/config/route/v3/route_components.proto)."""
 _NAMELESS = (RequestHeaders, ResponseHeaders, Redirect, Rewrite)
 """Filters whose configuration has no name of a route or backend in it."""
-_SPOKEN: tuple[ApplicationProtocol, ...] = ("HTTP", "HTTP2")
+_SPOKEN: tuple[ApplicationProtocol, ...] = ("HTTP", "HTTP2", "GRPC")
 _ANYONE = api.ObjectRef("", "", "", "")
 _ANYWHERE = BackendKey("Service", "", "", 0)
 

@@ -78,7 +78,7 @@ def _validate(common: Any, tls: BackendTls, settings: EnvoySettings) -> None:
 
 def _upstream_alpn(cluster: Cluster) -> tuple[str, ...]:
     """What is offered; nothing where bytes are passed on, for the client's protocol is not known."""
-    return {"HTTP2": ("h2",), "HTTP": ("http/1.1",)}.get(cluster.key.protocol, ())
+    return {"HTTP2": ("h2",), "GRPC": ("h2",), "HTTP": ("http/1.1",)}.get(cluster.key.protocol, ())
 
 
 def build_secret_source(key: SecretKey) -> Any:

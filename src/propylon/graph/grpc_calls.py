@@ -1,7 +1,8 @@
 """gRPC calls that come by an HTTPRoute to a Service that names no appProtocol.
 
 HTTP/1.1 is spoken to such a Service, and gRPC cannot be. But one port often serves both, as Argo CD's does for its page
-and its command line. So a rule that takes every path has an HTTP/2 twin of its backends, for calls only.
+and its command line. So a rule that takes every path has an HTTP/2 twin of its backends, for calls only. It is a
+cluster of its own, not that of a GRPCRoute to the same backend: a proxy may ask for it when the first call comes.
 """
 
 from propylon.graph.model import ClusterKey, Match, Redirect, Rule
@@ -22,4 +23,4 @@ def grpc_twins(rule: Rule) -> set[ClusterKey]:
     if rule.finding is not None or (rule.filters and any(isinstance(f, Redirect) for f in rule.filters)):
         return set()
     found = {ref.cluster for ref in rule.backends if ref.cluster is not None and ref.weight > 0}
-    return {ClusterKey(key.backend, "HTTP2") for key in found if key.protocol == "HTTP"}
+    return {ClusterKey(key.backend, "GRPC") for key in found if key.protocol == "HTTP"}

@@ -81,8 +81,10 @@ class BackendKey(NamedTuple):
     port: int
 
 
-ApplicationProtocol = Literal["HTTP", "HTTP2", "TCP", "UDP", "PASSTHROUGH"]
+ApplicationProtocol = Literal["HTTP", "HTTP2", "GRPC", "TCP", "UDP", "PASSTHROUGH"]
 """How a proxy speaks to the backend: HTTP/1.1, HTTP/2 (prior knowledge, or by ALPN under TLS), raw bytes, datagrams.
+
+GRPC is HTTP/2 to a backend that names no protocol, for gRPC calls by an HTTPRoute alone (see `grpc_calls`).
 
 PASSTHROUGH is raw bytes of a TLS session that is the client's own: no TLS is put around it, whatever policies say.
 """

@@ -16,6 +16,7 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_pb2, scoped_route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
+from propylon.envoy import names
 from propylon.envoy.endpoint import socket_address
 from propylon.envoy.resource import (
     CLUSTER,
@@ -114,7 +115,7 @@ class Proxies:
     def __init__(self, directory: Path, block: ipaddress.IPv4Network) -> None:
         self._directory = directory
         self._block = block
-        self._server = Server(on_event=self._note)
+        self._server = Server(on_event=self._note, on_demand=names.is_on_demand)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._rejected: dict[str, list[Rejected]] = {}
 

@@ -85,6 +85,7 @@ class Stream:
         self._nonces = count(1)
         self._started = False
         self._may_remove = False
+        self._was_reticent = world.is_reticent
         self._sent_early: set[str] = set()
         """Endpoints that clusters wait for which were sent before the proxy had named any endpoints."""
 
@@ -96,7 +97,9 @@ class Stream:
         subscription = self.subscriptions.get(request.type_url)
         is_first = subscription is None
         if subscription is None:
-            subscription = self.subscriptions[request.type_url] = Subscription(request.type_url)
+            subscription = self.subscriptions[request.type_url] = Subscription(
+                request.type_url, self.world.is_kept_back
+            )
             self._in_order = sorted(self.subscriptions.values(), key=lambda s: send_rank(s.type_url))
         if request.nonce:
             flight = subscription.land(request.nonce)
@@ -132,6 +135,7 @@ class Stream:
     def desire(self, touched: Iterable[ResourceName]) -> Outcome:
         """Take in that the world changed under these names."""
         outcome = Outcome()
+        self._offer()
         for type_url, name in touched:
             subscription = self.subscriptions.get(type_url)
             if subscription is None or not subscription.covers(name):
@@ -142,6 +146,15 @@ class Stream:
                 subscription.gone[name] = self.world.epoch
             self._recognize_one(subscription, name, outcome)
         return outcome
+
+    def _offer(self) -> None:
+        """Have on-demand resources sent unasked if that was not so before and is now."""
+        was_reticent, self._was_reticent = self._was_reticent, self.world.is_reticent
+        if was_reticent and not self._was_reticent:
+            for type_url, name in self.world.on_demand:
+                subscription = self.subscriptions.get(type_url)
+                if subscription is not None and subscription.covers(name):
+                    self._mark(subscription, name)
 
     def _subscribe(self, subscription: Subscription, names: Iterable[str], is_first: bool) -> None:
         for name in names:
@@ -231,7 +244,7 @@ class Stream:
     ) -> None:
         for name, resource in resources.items():
             key = (subscription.type_url, name)
-            if subscription.covers(name):
+            if subscription.takes(name):
                 subscription.acked[name] = resource.version
             subscription.half_taken.discard(name)
             outcome.acknowledged[key] = resource.version

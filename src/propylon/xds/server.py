@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -17,7 +18,7 @@ from google.protobuf.message import DecodeError
 from propylon.xds.events import Acknowledged, Connected, Disconnected, Event, Rejected, ResourceName
 from propylon.xds.machine import Outcome, Response, Stream
 from propylon.xds.wire import decode_request, encode_response
-from propylon.xds.world import World
+from propylon.xds.world import MANY, World
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = "DeltaAggregatedResources"
@@ -127,15 +128,24 @@ class Server:
     """
 
     def __init__(
-        self, *, on_event: Callable[[Event], None], patience: float = 5.0, admit: Admission | None = None
+        self,
+        *,
+        on_event: Callable[[Event], None],
+        patience: float = 5.0,
+        admit: Admission | None = None,
+        on_demand: Callable[[ResourceName], bool] = lambda _name: False,
+        many: int = MANY,
     ) -> None:
         """Routes wait for the clusters they might refer to for at most `patience` seconds.
 
         `admit` decides which peers may be which nodes; without it everybody who can connect may be any.
+        `on_demand` tells which resources a proxy asks for itself when it needs them: where a node has more than `many`,
+        they are sent to those who ask.
         """
         self._on_event = on_event
         self._patience = patience
         self._admit = admit
+        self._new_world = partial(World, on_demand, many)
         self._worlds: dict[str, World] = {}
         self._connections: dict[str, dict[int, _Connection]] = {}
         self._restless: dict[str, dict[int, _Connection]] = {}
@@ -194,7 +204,7 @@ class Server:
         clusters, endpoints and Secrets alone, and others nothing. It stays complete. Updates within one turn of the
         event loop travel together.
         """
-        world = self._worlds.setdefault(node, World())
+        world = self._worlds.setdefault(node, self._new_world())
         became_complete = complete and not world.complete
         touched = world.update(changes, complete=complete)
         if not touched and not became_complete:
@@ -298,7 +308,10 @@ class Server:
     def _connect(self, node: str) -> _Connection:
         streams = self._connections.setdefault(node, {})
         connection = _Connection(
-            next(self._numbers), node, self._worlds.setdefault(node, World()), self._restless.setdefault(node, {})
+            next(self._numbers),
+            node,
+            self._worlds.setdefault(node, self._new_world()),
+            self._restless.setdefault(node, {}),
         )
         streams[connection.number] = connection
         self._on_event(Connected(node, connection.number, first=len(streams) == 1))
@@ -424,7 +437,7 @@ def _state_of(connection: _Connection) -> StreamState:
     resources: dict[ResourceName, ResourceState] = {}
     for type_url, subscription in connection.stream.subscriptions.items():
         desired = connection.stream.world.desired.get(type_url, {})
-        names = {*subscription.names, *subscription.acked, *(desired if subscription.wildcard else ())}
+        names = {*subscription.names, *subscription.acked, *(name for name in desired if subscription.covers(name))}
         for name in sorted(names):
             wanted = desired.get(name)
             flying = subscription.flight.resources.get(name) if subscription.flight else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from propylon.xds.events import ResourceName
 from propylon.xds.world import Resource
 
 NEVER = float("inf")
@@ -47,8 +48,9 @@ NOTHING = Plan()
 class Subscription:
     """One type on one stream."""
 
-    def __init__(self, type_url: str) -> None:
+    def __init__(self, type_url: str, is_kept_back: Callable[[ResourceName], bool] = lambda _name: False) -> None:
         self.type_url = type_url
+        self._is_kept_back = is_kept_back
         self.wildcard = False
         self.greeted = True
         """False until a wildcard subscription of a fresh proxy got its first response."""
@@ -87,7 +89,13 @@ class Subscription:
         )
 
     def covers(self, name: str) -> bool:
-        """Whether the proxy asks for `name`."""
+        """Whether the proxy is to have `name`: it asks for it, or for everything and has it or is to be sent it."""
+        if not self.wildcard or name in self.names:
+            return name in self.names
+        return not self._is_kept_back((self.type_url, name)) or self.has(name) is not None
+
+    def takes(self, name: str) -> bool:
+        """Whether the proxy keeps `name` if it is sent it."""
         return self.wildcard or name in self.names
 
     def mark(self, name: str, epoch: int) -> None:

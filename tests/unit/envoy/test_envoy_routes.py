@@ -222,6 +222,6 @@ def test_fractions_have_millionths():
 def test_grpc_calls_by_an_http_route_go_over_http2():
     calls, pages = build_routes(entry(backends=(ref("a"),)), PLACE)
     assert [(h.name, h.string_match.prefix) for h in calls.match.headers] == [("content-type", "application/grpc")]
-    assert calls.route.cluster.endswith("/HTTP2")
+    assert calls.route.cluster.endswith("/GRPC")
     assert pages.route.cluster.endswith("/HTTP")
     assert not pages.match.headers
