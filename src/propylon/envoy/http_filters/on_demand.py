@@ -14,8 +14,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from propylon.envoy import names
 from propylon.envoy.resource import ads, pack, seconds
 
-_TIMEOUT = 15.0
-"""Seconds that a request waits for its cluster: longer than a control plane takes to be started again."""
+_TIMEOUT = 30.0
+"""Seconds that a request waits for its cluster: longer than a control plane takes to be started again, and than the 15
+after which Envoy gives up to warm another cluster, before which it asks for none."""
 
 
 def build_filter() -> Any:
