@@ -140,7 +140,7 @@ class Controller:
             return nothing()
         changed = frozenset(commit.collections)
         return Outcome(
-            resources=self._changed_resources(commit),
+            resources=self._changed_resources(commit, changed),
             statuses={ref: new for ref, (_, new) in commit.changes(self.status.statuses).items()},
             findings={
                 (collection.name, ref): new or ()
@@ -161,11 +161,13 @@ class Controller:
 
         To be repeated as more is taken in; `commit` does the rest, and tells of all.
         """
-        return self._changed_resources(self.engine.advance())
+        commit = self.engine.advance()
+        return self._changed_resources(commit, frozenset(commit.collections))
 
-    def _changed_resources(self, commit: Commit) -> dict[Node, dict[ResourceName, bytes | None]]:
+    def _changed_resources(
+        self, commit: Commit, changed: frozenset[Collection[Any, Any]]
+    ) -> dict[Node, dict[ResourceName, bytes | None]]:
         resources: dict[Node, dict[ResourceName, bytes | None]] = {}
-        changed = frozenset(commit.collections)
         for collection in self._resources:
             if collection not in changed:
                 continue

@@ -310,8 +310,9 @@ class DataPlane:
 
     def problems(self, locate: Callable[[api.ObjectRef, str], tuple[str, int, int]]) -> Iterable[Problem]:
         """Ports that are held back, and proxies that cannot be started."""
-        yield from self.guard.problems(self.controller.graph.ports, locate)
-        yield from self._failures.values()
+        if not self.guard.waiting:
+            return tuple(self._failures.values())
+        return (*self.guard.problems(self.controller.graph.ports, locate), *self._failures.values())
 
     @property
     def pending(self) -> bool:

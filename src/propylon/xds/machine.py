@@ -105,8 +105,9 @@ class Stream:
             flight = subscription.land(request.nonce)
             if flight is not None:
                 if request.error is None:
-                    self.world.unrecorded.difference_update((request.type_url, name) for name in flight.resources)
-                    self.world.unrecorded.difference_update((request.type_url, name) for name in flight.removed)
+                    if self.world.unrecorded:
+                        answered = (*flight.resources, *flight.removed)
+                        self.world.unrecorded.difference_update((request.type_url, name) for name in answered)
                     self._acknowledge(subscription, flight.resources, flight.removed, outcome)
                 else:
                     self._refuse(subscription, flight, request.error, outcome)
@@ -368,10 +369,10 @@ class Stream:
         """
         if not self._may_send() or (LDS not in self.subscriptions and self.world.desired.get(LDS)):
             return False
-        return all(
-            s.greeted and not (s.flight or s.overtaken or s.trials or (s.has_work and self._plan(s)))
-            for s in self.subscriptions.values()
-        )
+        for s in self.subscriptions.values():
+            if not s.greeted or s.flight or s.overtaken or s.trials or (s.has_work and self._plan(s)):
+                return False
+        return True
 
     @property
     def has_nothing_to_send(self) -> bool:

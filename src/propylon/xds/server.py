@@ -204,7 +204,9 @@ class Server:
         clusters, endpoints and Secrets alone, and others nothing. It stays complete. Updates within one turn of the
         event loop travel together.
         """
-        world = self._worlds.setdefault(node, self._new_world())
+        world = self._worlds.get(node)
+        if world is None:
+            world = self._worlds[node] = self._new_world()
         became_complete = complete and not world.complete
         touched = world.update(changes, complete=complete)
         if not touched and not became_complete:

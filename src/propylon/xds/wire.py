@@ -6,8 +6,6 @@ through a message would copy every one of them twice. Field numbers: envoy/servi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from envoy.service.discovery.v3 import discovery_pb2
 
 from propylon.xds.framing import field
@@ -27,7 +25,7 @@ def decode_request(body: bytes) -> tuple[str, Request]:
         type_url=message.type_url,
         subscribe=tuple(message.resource_names_subscribe),
         unsubscribe=tuple(message.resource_names_unsubscribe),
-        initial_versions=dict(message.initial_resource_versions),
+        initial_versions=dict(versions) if (versions := message.initial_resource_versions) else {},
         nonce=message.response_nonce,
         error=error,
     )
@@ -41,10 +39,5 @@ def encode_response(response: Response) -> bytes:
         parts += (resource.head, resource.body)
     parts.append(field(4, type_url))
     parts.append(field(5, response.nonce.encode()))
-    parts.extend(removed_fields(response.removed))
+    parts.extend([field(6, name.encode()) for name in response.removed])
     return b"".join(parts)
-
-
-def removed_fields(names: Iterable[str]) -> Iterable[bytes]:
-    """Return the `removed_resources` fields."""
-    return (field(6, name.encode()) for name in names)
