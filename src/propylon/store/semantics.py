@@ -85,7 +85,8 @@ def prepare_update(stored: Document, wanted: Mapping[str, Any], *, keep_status: 
         prepared.pop("status", None)
         if "status" in stored:
             prepared["status"] = stored["status"]
-    prepared = _with_namespace_label(prepared)
+    if prepared["kind"] == "Namespace":
+        prepared = _with_namespace_label(prepared)
     if prepared == stored:
         return stored
     if has_generation(group_of(stored["apiVersion"])) and _desired_differs(prepared, stored):

@@ -98,11 +98,11 @@ def status(number):
 
 
 WRITES = {
-    "an endpoint slice": (lambda store, number: store.apply_many([endpoint_slice(number)], "test"), 88, 7),
+    "an endpoint slice": (lambda store, number: store.apply_many([endpoint_slice(number)], "test"), 80, 7),
     "the same again": (lambda store, number: store.apply_many([endpoint_slice(1)], "test"), 48, 3),
-    "a route": (lambda store, number: store.apply_many([route(1, f"tag{number}")], "test"), 152, 7),
+    "a route": (lambda store, number: store.apply_many([route(1, f"tag{number}")], "test"), 126, 7),
     "a status": (lambda store, number: store.patch_status(REF, lambda _stored: status(number)), 64, 6),
-    "a new route": (lambda store, number: store.create(route(100 + number)), 128, 6),
+    "a new route": (lambda store, number: store.create(route(100 + number)), 96, 6),
 }
 """One write of each kind, the calls of Python functions it may take, and its statements."""
 REF = ObjectRef("gateway.networking.k8s.io", "HTTPRoute", "shop", "r00001")

@@ -17,7 +17,7 @@ from propylon.api.meta import ObjectMeta
 from propylon.api.schema import Channel, Constraint
 from propylon.api.validation.registry import rules_at
 from propylon.api.validation.rules import Check, Rule, is_alone
-from propylon.api.validation.scalars import number_is_fine, text_is_fine
+from propylon.api.validation.scalars import bounds, number_is_fine, text_is_fine
 
 IsClean = Callable[[Any], bool]
 
@@ -167,7 +167,7 @@ def _scalar(spec: ScalarSpec) -> IsClean:
     if "boolean" in spec.kinds:
         checks[bool] = lambda value: True
     if "integer" in spec.kinds or "number" in spec.kinds:
-        checks[int] = lambda value: number_is_fine(spec.constraint, value)
+        checks[int] = _integer(spec.constraint)
     good: _Good = {bool: set(), int: set(), str: set()}
     if "string" in spec.kinds:
         checks[str] = lambda value: text_is_fine(spec.constraint, value)
@@ -192,6 +192,15 @@ def _scalar(spec: ScalarSpec) -> IsClean:
         return _is_text
     _GOOD[is_clean] = good
     return is_clean
+
+
+def _integer(constraint: Constraint) -> IsClean:
+    if constraint.enum is not None:
+        return lambda value: number_is_fine(constraint, value)
+    low, high = bounds(constraint)
+    smallest = -(2**63) if low is None else max(low, -(2**63))
+    largest = 2**63 - 1 if high is None else min(high, 2**63 - 1)
+    return lambda value: smallest <= value <= largest
 
 
 def _is_text(value: Any) -> bool:

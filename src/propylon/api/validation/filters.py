@@ -38,9 +38,13 @@ def _has_one_prefix_match(rule: Any) -> bool:
 
 def _keeps_paths(rule: Any) -> bool:
     """Whether no filter can replace a prefix."""
-    return not any("requestRedirect" in item or "urlRewrite" in item for item in rule.get("filters", ())) and not any(
-        "filters" in ref for ref in rule.get("backendRefs", ())
-    )
+    for item in rule.get("filters", ()):
+        if "path" in item.get("requestRedirect", ()) or "path" in item.get("urlRewrite", ()):
+            return False
+    for ref in rule.get("backendRefs", ()):  # noqa: SIM110 - every route asks, and a generator costs as much as the rest
+        if "filters" in ref:
+            return False
+    return True
 
 
 def _prefix_needed_by_rule(rule: Any, member: str) -> Iterable[Violation]:

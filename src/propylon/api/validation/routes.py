@@ -93,6 +93,13 @@ def parent_ports_must_be_written_without_a_point(refs: Any) -> Iterable[Violatio
             yield Violation(f"[{index}]{violation.path}", violation.found)
 
 
+def _have_no_ports(refs: Any) -> bool:
+    for ref in refs:  # noqa: SIM110 - as below
+        if "port" in ref:
+            return False
+    return True
+
+
 # --- rules and matches ------------------------------------------------------------------------------------------------
 
 
@@ -102,9 +109,18 @@ def rule_names_must_be_unique(rules: Any) -> Iterable[Violation]:
         yield Violation(f"[{index}].name", rules[index]["name"])
 
 
+def _are_unnamed(rules: Any) -> bool:
+    for rule in rules:  # noqa: SIM110 - every route asks, and a generator costs as much as the rest
+        if "name" in rule:
+            return False
+    return True
+
+
 def total_matches_must_not_exceed_128(rules: Any) -> Iterable[Violation]:
     """All rules of a route together have 128 matches at most."""
-    total = sum(len(rule.get("matches", ())) for rule in rules)
+    total = 0
+    for rule in rules:
+        total += len(rule.get("matches", ()))
     if total > _MAX_MATCHES:
         yield Violation("", total)
 
@@ -174,6 +190,10 @@ def _is_service(ref: Any) -> bool:
     return bool(ref.get("group", "") == "" and ref.get("kind", "Service") == "Service")
 
 
+def _is_service_port(ref: Any) -> bool:
+    return type(ref.get("port")) is int and ref.get("group", "") == ""
+
+
 def service_reference_needs_a_port(ref: Any) -> Iterable[Violation]:
     """A Service has several ports; which one is meant must be said."""
     if _is_service(ref) and "port" not in ref:
@@ -236,7 +256,13 @@ _TLS_HOSTNAMES = (Place(TLSRouteSpec, "hostnames"),)
 _NO_POINT = ("a port must be written without a point", 'Write it like "80".')
 
 _PARENT_RULES = (
-    Rule(parent_ports_must_be_written_without_a_point, _PARENT_REFS, *_NO_POINT, "experimental"),
+    Rule(
+        parent_ports_must_be_written_without_a_point,
+        _PARENT_REFS,
+        *_NO_POINT,
+        "experimental",
+        kept=_have_no_ports,
+    ),
     Rule(
         parent_refs_need_section_names,
         _PARENT_REFS,
@@ -277,7 +303,7 @@ _RULE_RULES = (
         (Place(HTTPRouteSpec, "rules"), Place(GRPCRouteSpec, "rules")),
         "another rule has this name",
         "Give each rule a name of its own, or none.",
-        kept=is_alone,
+        kept=_are_unnamed,
     ),
     Rule(
         rule_names_must_be_unique,
@@ -285,7 +311,7 @@ _RULE_RULES = (
         "another rule has this name",
         "Give each rule a name of its own, or none.",
         "experimental",
-        kept=is_alone,
+        kept=_are_unnamed,
     ),
     Rule(
         total_matches_must_not_exceed_128,
@@ -374,14 +400,16 @@ _RULE_RULES = (
         _BACKENDS,
         "a reference to a Service must name its port",
         "Add port with the Service's port number.",
+        kept=_is_service_port,
     ),
-    Rule(service_port_must_be_written_without_a_point, _BACKENDS, *_NO_POINT),
+    Rule(service_port_must_be_written_without_a_point, _BACKENDS, *_NO_POINT, kept=_is_service_port),
     Rule(
         xbackend_reference_has_no_port,
         _BACKENDS,
         "a reference to an XBackend has no port",
         "Remove port; it is in the XBackend.",
         "experimental",
+        kept=_is_service_port,
     ),
     Rule(
         backend_timeout_must_not_exceed_request_timeout,

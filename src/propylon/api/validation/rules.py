@@ -72,10 +72,11 @@ def union_rules(
     """For each value of a discriminator, its field must be set, and must not be set for any other value."""
     rules: list[Rule] = []
     names = frozenset(members.values())
+    nothing: frozenset[str] = frozenset()
 
     def kept(item: Any) -> bool:
-        given = names & item.keys()
-        return len(given) == 1 and members.get(item.get(discriminator)) in given
+        member = members.get(item.get(discriminator))
+        return bool(names & item.keys() == (nothing if member is None else {member}))
 
     for value, member in members.items():
         name = _snake(member)

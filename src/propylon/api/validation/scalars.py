@@ -102,7 +102,9 @@ def text_is_fine(constraint: Constraint, text: str) -> bool:
         return False
     if constraint.pattern is not None and not matches(constraint.pattern, text):
         return False
-    return is_time(constraint, text) and not looks_unfilled(constraint, text)
+    if constraint.format is not None and not is_time(constraint, text):
+        return False
+    return constraint.pattern is not None or not looks_unfilled(constraint, text)
 
 
 def number_is_fine(constraint: Constraint, number: float) -> bool:
