@@ -31,6 +31,7 @@ class Collection(Generic[K, V]):
         "_dirty",
         "_engine",
         "_followers",
+        "_in_order",
         "_order",
         "_readers",
         "_snapshot",
@@ -45,6 +46,9 @@ class Collection(Generic[K, V]):
         self._values: dict[K, V] = {}
         self._snapshot: Mapping[K, V] | None = None
         self._dirty: dict[K, tuple[Cause, ...]] = {}
+        self._in_order = False
+        """Whether the keys in `_dirty` are in order for certain, as they are where one collection's changes made them
+        so: sorting tens of thousands that are sorted is not for nothing."""
         self._followers: list[Collection[Any, Any]] = []
         self._readers = Readers(self, "get")
         self._whole_readers = Readers(self, "all")
@@ -63,6 +67,11 @@ class Collection(Generic[K, V]):
         if self._snapshot is None:
             self._snapshot = MappingProxyType({key: self._values[key] for key in in_order(self._values)})
         return self._snapshot
+
+    @property
+    def _changes_in_order(self) -> bool:
+        """Whether `_settle` tells of changes in the order of their keys."""
+        return True
 
     def __len__(self) -> int:
         return len(self._values)
@@ -115,9 +124,14 @@ class Collection(Generic[K, V]):
             if self._engine.trace:
                 for key in changes:
                     follower._mark(key, self, key, "input")
-            else:
+                continue
+            if follower._dirty:
+                follower._in_order = False
                 follower._dirty.update(dict.fromkeys(changes, ()))
-                self._engine._due.add(follower._order)
+            else:
+                follower._in_order = self._changes_in_order
+                follower._dirty = dict.fromkeys(changes, ())
+            self._engine._due.add(follower._order)
         if read := self._readers._cells:
             for key in changes:
                 if key in read:
@@ -134,7 +148,15 @@ class Collection(Generic[K, V]):
             self._dirty[key] = (*self._dirty.get(key, ()), Cause(cause.name, cause_key, grain))
         else:
             self._dirty[key] = ()
+        self._in_order = False
         self._engine._due.add(self._order)
+
+    def _take_dirty(self) -> dict[K, tuple[Cause, ...]]:
+        """Return what is dirty, in the order of its keys, and note that nothing is any more."""
+        dirty, self._dirty = self._dirty, {}
+        if self._in_order or len(dirty) < 2:
+            return dirty
+        return {key: dirty[key] for key in in_order(dirty)}
 
     def _follow(self, over: Collection[Any, Any]) -> None:
         """Have every change of `over`, and all it holds now, mark the same key here."""

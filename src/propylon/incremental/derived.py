@@ -32,17 +32,17 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
         self.over = over
         self._fn = fn
         self._cells: dict[K, Cell] = {}
+        """Of those nodes that read something, or that failed."""
         self._follow(over)
 
     def _settle(self, commit: Commit) -> dict[K2, Change[R]]:
         if not self._dirty:
             return {}
-        dirty: dict[Any, tuple[Cause, ...]] = self._dirty
-        self._dirty = {}
+        dirty: dict[Any, tuple[Cause, ...]] = self._take_dirty()
         changes: dict[K2, Change[R]] = {}
         recomputed = 0
         values, trace = self.over._values, self._engine.trace
-        for key in in_order(dirty):
+        for key, causes in dirty.items():
             value = values.get(key)
             if value is None:
                 self._drop(key)
@@ -52,15 +52,13 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
                 recomputed += 1
                 result = self._recompute(key, value, changes, commit)
             if trace:
-                commit.trace.append(Recomputed(self.name, key, dirty[key], result))
+                commit.trace.append(Recomputed(self.name, key, causes, result))
         if recomputed:
             commit.recomputed[self.name] = recomputed
         return self._finish(changes)
 
     def _recompute(self, key: K, value: V, changes: dict[K2, Change[R]], commit: Commit) -> Result:
         cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = Cell(self, key)
         look = self._engine._look
         look._node, look._dependencies = self, []
         try:
@@ -69,12 +67,17 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
         except Exception as error:  # noqa: BLE001 - a function's failure is data; the batch goes on
             commit.failures.append(Failure(self.name, key, error))
             self._engine._failing[self.name, key] = error
+            if cell is None:
+                cell = self._cells[key] = Cell(self, key)
             cell.failed = True
             return "failed"
         finally:
             look._node = None
-            cell.depend_on(look._dependencies)
-        if cell.failed:
+            if cell is None and look._dependencies:
+                cell = self._cells[key] = Cell(self, key)
+            if cell is not None:
+                cell.depend_on(look._dependencies)
+        if cell is not None and cell.failed:
             cell.failed = False
             self._engine._failing.pop((self.name, key), None)
         return "changed" if changed else "equal"
@@ -115,7 +118,8 @@ class FlatDerived(Node[K, V, K2, R]):
         super().__init__(engine, name, over, fn)
         self._parts: dict[K, dict[K2, R]] = {}
         self._claims: dict[K2, tuple[K, ...]] = {}
-        self._touched: set[K2] = set()
+        self._touched: dict[K2, None] = {}
+        """No set: what comes in order of inputs mostly is in order of outputs too, and so nearly sorted."""
 
     @property
     def clashes(self) -> Mapping[K2, tuple[K, ...]]:
@@ -124,6 +128,8 @@ class FlatDerived(Node[K, V, K2, R]):
 
     def _accept(self, key: K, output: Any, changes: dict[K2, Change[R]]) -> bool:
         old = self._parts.get(key)
+        if not output and old is None:
+            return False
         new: dict[K2, R] = {k: v for k, v in output.items() if v is not None} if output else {}
         if old is None:
             return self._accept_first(key, new)
@@ -145,7 +151,8 @@ class FlatDerived(Node[K, V, K2, R]):
             self._parts[key] = new
         else:
             self._parts.pop(key, None)
-        self._touched.update(differing, gone)
+        self._touched.update(dict.fromkeys(differing))
+        self._touched.update(dict.fromkeys(gone))
         return True
 
     def _accept_first(self, key: K, new: dict[K2, R]) -> bool:
@@ -157,16 +164,23 @@ class FlatDerived(Node[K, V, K2, R]):
             claimants = self._claims.setdefault(k, own)
             if claimants is not own:
                 self._claims[k] = tuple(in_order((*claimants, key)))
+            self._touched[k] = None
         self._parts[key] = new
-        self._touched.update(new)
         return True
 
     def _finish(self, changes: dict[K2, Change[R]]) -> dict[K2, Change[R]]:
         # Only now, when every input has spoken, is it known who wins a key: an output may move between inputs.
         if not self._touched:
             return changes
-        touched, self._touched = self._touched, set()
+        touched, self._touched = self._touched, {}
+        own, claims, parts = self._values, self._claims, self._parts
         for key in in_order(touched):
-            claimants = self._claims.get(key)
-            self._store(key, self._parts[claimants[0]][key] if claimants else None, changes)
+            claimants = claims.get(key)
+            if claimants is None:
+                self._store(key, None, changes)
+            elif key in own:
+                self._store(key, parts[claimants[0]][key], changes)
+            else:
+                value = own[key] = parts[claimants[0]][key]
+                changes[key] = (None, value)
         return changes

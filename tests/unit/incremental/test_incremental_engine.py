@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from propylon.incremental import Engine, Index, Look, OrderError, Source
+from propylon.incremental.union import Union
 
 
 class Raising:
@@ -465,3 +466,40 @@ def test_a_small_change_among_many_touches_few_nodes() -> None:
     assert commit.recomputed == {"nodes": 1, "sums": 1}
     assert commit.indexed == {"by hundred": 1}
     assert commit.changes(sums) == {2: (25050, 25051)}
+
+
+def test_changes_are_told_in_the_order_of_keys_whatever_they_came_through():
+    engine = Engine()
+    odd, even = engine.source("odd"), engine.source("even")
+    both = Union(engine, "both", odd, even)
+    texts = engine.derive("texts", both, lambda key, value, _: f"{key}{value}")
+    by_value = texts.index("by value", lambda key, _: (-key,))
+    flat = engine.flat_derive("flat", by_value, lambda key, keys, _: {-key: keys, -key + 100: keys})
+    seen = engine.derive("seen", flat, lambda key, _keys, look: look.get(both, key))
+    for first in (True, False):
+        for number in (9, 3, 7, 1):
+            odd.set(number, "a" if first else "b")
+        for number in (8, 2, 4):
+            even.set(number, "a" if first else "b")
+        commit = engine.commit()
+        for collection in (odd, even, texts, seen, *((by_value, flat) if first else ())):
+            changed = list(commit.changes(collection))
+            assert changed == sorted(changed)
+            assert changed
+
+
+def test_a_node_that_reads_nothing_fails_and_recovers():
+    engine = Engine()
+    numbers = engine.source("numbers")
+    inverse = engine.derive("inverse", numbers, lambda _key, value, _: 12 // value)
+    for value, expected, failing in ((0, None, True), (3, 4, False), (0, 4, True), (2, 6, False)):
+        numbers.set("n", value)
+        engine.commit()
+        assert inverse.get("n") == expected
+        assert bool(engine.failing) == failing
+    numbers.set("n", 0)
+    engine.commit()
+    numbers.remove("n")
+    engine.commit()
+    assert not engine.failing
+    assert inverse.get("n") is None
