@@ -260,7 +260,13 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
             else:
                 try:
                     new = tuple(fn(key, value))
-                    if not new and old is None:
+                    if old is None and len(new) < 2:
+                        if new:
+                            own = [key]
+                            members = joined.setdefault(new[0], own)
+                            if members is not own:
+                                members.append(key)
+                            buckets_of[key] = new
                         continue
                     # One bucket is the rule; a frozenset per entry would cost four times a tuple.
                     new = new if len(new) == 1 and hash(new) is not None else frozenset(new)

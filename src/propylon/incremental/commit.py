@@ -90,10 +90,12 @@ class Commit:
             if mine is None:
                 self._changes[collection] = dict(changes)
                 continue
-            self._disordered.add(collection)
             if mine.keys().isdisjoint(changes):
+                if not _follow(changes, mine):
+                    self._disordered.add(collection)
                 mine.update(changes)
             else:
+                self._disordered.add(collection)
                 _join(mine, changes)
         self.failures += later.failures
         self.trace += later.trace
@@ -150,6 +152,15 @@ def _join(gathered: dict[K, Change[V]], changes: Mapping[K, Change[V]]) -> None:
             gathered.pop(key, None)
         else:
             gathered[key] = (old, new)
+
+
+def _follow(later: dict[K, Change[V]], earlier: dict[K, Change[V]]) -> bool:
+    """Whether all of the later keys come after the earlier ones, both in order: as where a large world is read in parts
+    that are."""
+    try:
+        return not earlier or bool(next(reversed(earlier)) < next(iter(later)))  # type: ignore[operator]
+    except TypeError:
+        return False
 
 
 def _by_key(changes: dict[K, Change[V]]) -> dict[K, Change[V]]:

@@ -38,8 +38,12 @@ class Cell:
         old, self.dependencies = self.dependencies, new
         if not old:  # the first computation, and so most of all
             for readers, key in new:
-                if readers._cells.setdefault(key, self) is not self:
-                    readers.add(key, self)
+                present = readers._cells.setdefault(key, self)
+                if present is not self:
+                    if isinstance(present, set):
+                        present.add(self)
+                    else:
+                        readers.add(key, self)
             return
         for readers, key in set(old).difference(new):
             readers.remove(key, self)

@@ -35,6 +35,8 @@ def merge_status(document: Mapping[str, Any], desired: Status | None, now: str) 
     if desired is None:
         return None
     live: Mapping[str, Any] = document.get("status") or {}
+    if _says(live, desired):
+        return None
     result: Document = dict(live)
     for field, value in desired.items():
         current = live.get(field)
@@ -48,6 +50,36 @@ def merge_status(document: Mapping[str, Any], desired: Status | None, now: str) 
             result[field] = value
     unwritten = not live and not any(result.values())
     return None if result == live or unwritten else result
+
+
+def _says(live: Mapping[str, Any], desired: Status) -> bool:
+    """Whether all is there already, and nothing else: the quick answer for most objects when a process starts again."""
+    if live.keys() != desired.keys():
+        return False
+    for field, value in desired.items():
+        current = live[field]
+        if field == "conditions":
+            if not _all_said(current, value):
+                return False
+        elif field in ENTRIES or field == "listeners":
+            if len(current or ()) != len(value):
+                return False
+            for there, wanted in zip(current, value, strict=True):
+                if there.keys() != wanted.keys() or not _all_said(there["conditions"], wanted["conditions"]):
+                    return False
+                if any(there[name] != wanted[name] for name in wanted if name != "conditions"):
+                    return False
+        elif current != value:
+            return False
+    return True
+
+
+def _all_said(live: list[Document], desired: list[Document]) -> bool:
+    """Whether conditions differ in nothing but that the live ones know when they came."""
+    return len(live or ()) == len(desired) and all(
+        len(there) == len(wanted) + 1 and "lastTransitionTime" in there and wanted.items() <= there.items()
+        for there, wanted in zip(live, desired, strict=True)
+    )
 
 
 def conditions(live: list[Document], desired: list[Document], now: str) -> list[Document]:

@@ -1,6 +1,9 @@
+from collections.abc import Callable
 from typing import Any
 
-from propylon.status import Status, merge_status
+import pytest
+
+from propylon.status import Status, merge, merge_status
 
 NOW = "2026-05-05T00:00:00Z"
 OLD = "2026-01-01T00:00:00Z"
@@ -98,3 +101,51 @@ def test_fields_that_we_do_not_speak_of_stay() -> None:
     merged = merge_status(live, Status({"conditions": [condition("Accepted")]}), NOW)
     assert merged is not None
     assert merged["extra"] == 1
+
+
+def test_the_quick_answer_is_that_of_the_whole_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of the live status is changed: what is written, if anything, is the same without the quick look."""
+    one, other = entry(OURS, condition("Accepted"), condition("ResolvedRefs")), entry(OURS, name="other")
+    listener = {"name": "http", "attachedRoutes": 1, "conditions": [condition("Programmed")]}
+    wants = (
+        desired(one, other),
+        desired(one),
+        desired(),
+        Status({"conditions": [condition("Accepted")], "listeners": [listener], "addresses": [{"value": "10.0.0.1"}]}),
+    )
+    changes: tuple[Callable[[Any], Any], ...] = (
+        lambda status: status,
+        lambda status: {**status, "more": 1},
+        lambda status: {**status, "parents": status.get("parents", [])[::-1]},
+        lambda status: {**status, "parents": [*status.get("parents", []), entry(FOREIGN)]},
+        lambda status: _with(status, lambda found: {**found, "status": "False"}),
+        lambda status: _with(status, lambda found: {**found, "observedGeneration": 9}),
+        lambda status: _with(status, lambda found: {k: v for k, v in found.items() if k != "lastTransitionTime"}),
+        lambda status: _with(status, lambda found: {**found, "more": 1}),
+        lambda status: {**status, "listeners": [{**each, "attachedRoutes": 2} for each in status.get("listeners", [])]},
+        lambda status: {**status, "conditions": []},
+        lambda _: {},
+    )
+    quick = slow = 0
+    for want in wants:
+        written = merge_status({}, want, OLD) or {}
+        for change in changes:
+            live = {"status": change(written)}
+            with monkeypatch.context() as patched:
+                patched.setattr(merge, "_says", lambda _live, _desired: False)
+                expected = merge_status(live, want, NOW)
+            assert merge_status(live, want, NOW) == expected
+            quick += merge._says(live["status"], want)
+            slow += expected is None
+    assert 4 <= quick <= slow
+
+
+def _with(status: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    def changed(holder: dict[str, Any]) -> dict[str, Any]:
+        return {**holder, "conditions": [change(each) for each in holder["conditions"]]}
+
+    out = {**status, **({"conditions": []} if "conditions" in status else {})}
+    for field in ("parents", "listeners"):
+        if field in status:
+            out[field] = [changed(each) for each in status[field]]
+    return out if "conditions" not in status else {**out, **changed(status), "listeners": out.get("listeners", [])}
