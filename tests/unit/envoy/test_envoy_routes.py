@@ -225,3 +225,5 @@ def test_grpc_calls_by_an_http_route_go_over_http2():
     assert calls.route.cluster.endswith("/GRPC")
     assert pages.route.cluster.endswith("/HTTP")
     assert not pages.match.headers
+    assert set(calls.typed_per_filter_config) == {names.ON_DEMAND}
+    assert not pages.typed_per_filter_config
