@@ -24,7 +24,6 @@ from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, json_format
 
@@ -37,7 +36,6 @@ LDS = TYPE + "envoy.config.listener.v3.Listener"
 RDS = TYPE + "envoy.config.route.v3.RouteConfiguration"
 CDS = TYPE + "envoy.config.cluster.v3.Cluster"
 EDS = TYPE + "envoy.config.endpoint.v3.ClusterLoadAssignment"
-HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 SRDS = TYPE + "envoy.config.route.v3.ScopedRouteConfiguration"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 SCOPE = "x-scope"
@@ -152,15 +150,11 @@ def scope(number: int, tag: str) -> bytes:
     return bytes(found.SerializeToString())
 
 
-def cluster(number: int, *, http2: bool) -> bytes:
+def cluster(number: int) -> bytes:
     """A cluster whose endpoints are asked for, and nothing else that is not needed."""
     name = f"c{number}"
-    out = cluster_pb2.Cluster(name=f"{name}-h2" if http2 else name, type=cluster_pb2.Cluster.EDS)
+    out = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.EDS)
     json_format.ParseDict({"eds_config": ADS, "service_name": name}, out.eds_cluster_config)
-    if http2:
-        options = http_protocol_options_pb2.HttpProtocolOptions()
-        options.explicit_http_config.http2_protocol_options.SetInParent()
-        out.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
     return bytes(out.SerializeToString())
 
 
@@ -215,10 +209,9 @@ class Floor:
     """Commands."""
 
     def __init__(self, size: int, port: int, *, scoped: bool, clusters: int = 0) -> None:
-        """`clusters`: how many of each protocol there are besides."""
+        """`clusters`: how many there are besides."""
         self.server = Server()
-        kinds = [(i, http2) for i in range(clusters) for http2 in (False, True)]
-        self.server.resources[CDS] = {f"c{i}-h2" if http2 else f"c{i}": cluster(i, http2=http2) for i, http2 in kinds}
+        self.server.resources[CDS] = {f"c{i}": cluster(i) for i in range(clusters)}
         self.server.resources[EDS] = {f"c{i}": endpoints(i) for i in range(clusters)}
         self.scoped = scoped
         self.server.resources[LDS] = {"l": listener(port, scoped=scoped)}
