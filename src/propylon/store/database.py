@@ -269,8 +269,8 @@ class Database:
                 self._dirty = False
             else:
                 self._check_open()
-                # As long as nothing was written, the first transaction inside another needs no savepoint to go back to.
-                if self._dirty or depth > 1:
+                # As long as nothing was written anywhere, going back is beginning anew, and needs no savepoint.
+                if self._dirty:
                     savepoint = f"level_{depth}"
                     self._execute(f"SAVEPOINT {savepoint}")
         except sqlite3.Error as error:

@@ -55,6 +55,19 @@ def test_a_part_that_fails_undoes_itself_alone(store, failing):
     assert [event.resource_version for event in changes.events] == [before + 1 + n for n in range(len(kept))]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_first_part_that_fails_at_any_depth_undoes_itself_alone(store, depth):
+    def within(left):
+        with store.transaction():
+            if left:
+                within(left - 1)
+            part(store, f"bad{left}", fails=True)
+            part(store, f"good{left}")
+
+    within(depth)
+    assert names(store) == sorted(f"good{left}" for left in range(depth + 1))
+
+
 def test_a_part_of_a_part_that_fails_undoes_itself_alone(store):
     with store.transaction():
         with pytest.raises(RefusedError), store.transaction():
@@ -110,7 +123,7 @@ def test_followers_are_woken_once_and_after_the_end(store):
 def test_a_transaction_around_one_write_costs_no_savepoint(store):
     said = []
     store._database._connection.set_trace_callback(said.append)
-    with store.transaction():
+    with store.transaction(), store.transaction():
         store.create(config_map("a"))
     assert [one for one in said if "SAVEPOINT" in one or "RELEASE" in one] == []
     del said[:]
