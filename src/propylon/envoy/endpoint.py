@@ -1,14 +1,13 @@
 """ClusterLoadAssignment: the addresses behind a backend."""
 
-import ipaddress
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from propylon.envoy.resource import embed, varint
+from propylon.graph.endpoints import canonical_ip
 from propylon.graph.model import Endpoint
 
 _CLUSTER_NAME, _LOCALITIES, _LB_ENDPOINTS = 1, 2, 2
@@ -75,14 +74,9 @@ def by_priority(endpoints: Sequence[Endpoint]) -> list[list[Endpoint]]:
     return [sorted(group.values()) for group in groups if group]
 
 
-@lru_cache(maxsize=100_000)
 def is_ip(address: str) -> bool:
     """Whether an address is an IP rather than a name; EDS knows IPs only."""
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True
+    return canonical_ip(address) is not None
 
 
 def socket_address(host: str, port: int, *, udp: bool = False) -> Any:

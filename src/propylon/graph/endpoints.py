@@ -1,6 +1,7 @@
 """Endpoints: the addresses behind a backend, from EndpointSlices or from whoever stands in for them."""
 
 import ipaddress
+import socket
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -66,7 +67,7 @@ def endpoints_of(slices: Iterable[api.EndpointSlice], port: api.ServicePort) -> 
                 draining = _draining(endpoint.conditions)
                 if draining is None or not endpoint.addresses:
                     continue
-                address = _canonical(endpoint.addresses[0])
+                address = canonical_ip(endpoint.addresses[0])
                 if address is not None:
                     place = (address, slice_port.port)
                     found[place] = draining and found.get(place, True)
@@ -83,7 +84,14 @@ def _draining(conditions: api.EndpointConditions) -> bool | None:
 
 
 @lru_cache(maxsize=100_000)
-def _canonical(address: str) -> str | None:
+def canonical_ip(address: str) -> str | None:
+    """The one spelling of an IP address; None if it is none."""
+    try:
+        socket.inet_pton(socket.AF_INET, address)
+    except (OSError, ValueError):
+        pass
+    else:
+        return address  # the usual case, for which `ipaddress` takes twenty calls: four numbers have one spelling
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:
