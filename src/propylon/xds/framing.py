@@ -11,7 +11,7 @@ def resource_head(type_url: str, name: str, version: str, size: int) -> bytes:
 
     It is the same for every proxy that is sent the resource.
     """
-    any_head = _type_of(type_url) + tag(2, size)
+    any_head = type_field(1, type_url) + tag(2, size)
     head = field(3, name.encode()) + field(1, version.encode())
     any_size = len(any_head) + size
     any_tag = tag(2, any_size)
@@ -19,14 +19,17 @@ def resource_head(type_url: str, name: str, version: str, size: int) -> bytes:
 
 
 @cache
-def _type_of(type_url: str) -> bytes:
-    """The type of an Any; there are a dozen."""
-    return field(1, type_url.encode())
+def type_field(number: int, type_url: str) -> bytes:
+    """Return a field that holds a type URL, of which there are a dozen."""
+    return field(number, type_url.encode())
 
 
 def field(number: int, value: bytes) -> bytes:
     """Return a length-delimited field."""
-    return tag(number, len(value)) + value
+    size = len(value)
+    if size <= 0x7F:
+        return bytes((number << 3 | 2, size)) + value
+    return tag(number, size) + value
 
 
 def tag(number: int, size: int) -> bytes:

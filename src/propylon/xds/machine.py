@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import count
+from operator import attrgetter
 
 import msgspec
 
@@ -42,6 +43,9 @@ SCOPES_BYTES = 256 * 1024
 
 APPLIED_IN_PART = {CDS: "Error adding/updating cluster(s)", LDS: "Error adding/updating listener(s)"}
 """How Envoy begins to refuse a response whose good resources it applied all the same, naming the others."""
+
+
+_HAS_WORK = attrgetter("has_work")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -311,7 +315,7 @@ class Stream:
         if self.has_nothing_to_send:
             return []
         subscriptions = self._in_order
-        plans = {subscription.type_url: self._plan(subscription) for subscription in subscriptions}
+        plans = {s.type_url: self._plan(s) if s.has_work else NOTHING for s in subscriptions}
         responses: list[Response] = []
         first = any_change = NEVER
         if any(plan.removals or (plan.changes and not is_made_first(name)) for name, plan in plans.items()):
@@ -319,7 +323,7 @@ class Stream:
             any_change = min(first, self._earliest(subscriptions, plans, is_first=False))
         for subscription in subscriptions:
             plan = plans[subscription.type_url]
-            if subscription.flight is not None or not (plan or subscription.has_work):
+            if subscription.flight is not None or not subscription.has_work:
                 continue
             limit = NEVER if is_made_first(subscription.type_url) else first
             if subscription.type_url == LDS:
@@ -377,7 +381,7 @@ class Stream:
     @property
     def has_nothing_to_send(self) -> bool:
         """Whether `take` has nothing to look at, whatever is under way."""
-        return not any(subscription.has_work for subscription in self._in_order)
+        return not any(map(_HAS_WORK, self._in_order))
 
     @property
     def awaited(self) -> Mapping[str, bool]:

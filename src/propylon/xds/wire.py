@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from propylon.xds.framing import field
+from propylon.xds.framing import field, type_field
 from propylon.xds.machine import Request, Response
 
 
@@ -33,11 +33,10 @@ def decode_request(body: bytes) -> tuple[str, Request]:
 
 def encode_response(response: Response) -> bytes:
     """Return the DeltaDiscoveryResponse as bytes."""
-    type_url = response.type_url.encode()
     parts: list[bytes] = []
     for resource in response.resources.values():
         parts += (resource.head, resource.body)
-    parts.append(field(4, type_url))
-    parts.append(field(5, response.nonce.encode()))
-    parts.extend([field(6, name.encode()) for name in response.removed])
+    parts += (type_field(4, response.type_url), field(5, response.nonce.encode()))
+    if response.removed:
+        parts += [field(6, name.encode()) for name in response.removed]
     return b"".join(parts)
