@@ -112,7 +112,7 @@ class Runtime:
         """Set once there is a whole world that one can be told of."""
         self._silent = 0
         self._retry = False
-        """Whether what could not be done is to be tried again in this turn."""
+        """Whether what could not be done is to be tried again with the next publication."""
         self._noticed: frozenset[str] = frozenset()
         self._unannounced = False
         self._announced: dict[PortKey, BoundPort] = {}
@@ -254,14 +254,15 @@ class Runtime:
         store_retry = self._store_retry_at is not None and now >= self._store_retry_at
         if store_retry:
             self._store_retry_at = None
-        self._retry = self.plane.retry_is_due()
+        self._retry = self.plane.retry_is_due() or self._retry
         return store_retry or self._retry or self.workspace.has_news
 
     async def _publish(self) -> Outcome:
         """Bring in what is new, compute, and have it sent. Raises StoreUnavailable."""
         outcome = self.workspace.turn()
         self._unannounced = self._unannounced or bool(outcome.gateways)
-        self.plane.publish(outcome, retry=self._retry)
+        retry, self._retry = self._retry, False
+        self.plane.publish(outcome, retry=retry)
         if outcome.gateways:
             self.machine.touch("/".join(key) for key in outcome.gateways)
         if self.echo is not None and outcome.unserved_changed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from propylon.app.bell import Bell
 from propylon.app.configuration import UpOptions
 from propylon.app.runtime import Runtime
+from propylon.store import StoreUnavailable
 from propylon.xds import CDS, EDS, LDS, RDS, Acknowledged, Event
 
 GROUP = "gateway.networking.k8s.io/v1"
@@ -230,5 +232,34 @@ def test_a_bell_that_was_rung_is_told_from_one_whose_time_is_up() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
         bell.set()  # whoever waited is gone
         assert await bell.wait()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_to_be_tried_again_is_not_forgotten_where_the_store_fails(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with counted.served():
+            plane, workspace = counted.runtime.plane, counted.runtime.workspace
+            turn, publish = workspace.turn, plane.publish
+            tried: list[bool] = []
+
+            def fails() -> Any:
+                raise StoreUnavailable("the disk is full", "make room")
+
+            def publishes(outcome: Any, *, retry: bool) -> None:
+                tried.append(retry)
+                publish(outcome, retry=retry)
+
+            monkeypatch.setattr(plane, "publish", publishes)
+            monkeypatch.setattr(workspace, "turn", fails)
+            plane.retry_at = time.monotonic()
+            await counted.runtime._turn()
+            assert tried == []
+            monkeypatch.setattr(workspace, "turn", turn)
+            await counted.runtime._turn()
+            await counted.runtime._turn()
+            assert tried == [True], "tried again, and once"
 
     asyncio.run(scenario())
