@@ -218,6 +218,8 @@ class Runtime:
             took = await self._turn()
             if self._others_wrote:
                 await asyncio.sleep(breath(took))
+            elif self._bell.is_set():
+                await asyncio.sleep(0)  # it rang during the turn, as while statuses are written: nobody else had one
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 

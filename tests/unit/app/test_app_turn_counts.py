@@ -263,3 +263,33 @@ def test_what_is_to_be_tried_again_is_not_forgotten_where_the_store_fails(
             assert tried == [True], "tried again, and once"
 
     asyncio.run(scenario())
+
+
+def test_the_loop_turns_between_turns_that_ring_for_the_next(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while thousands of statuses are written: proxies are heard meanwhile."""
+    runtime = counted.runtime
+    seen: list[int] = []
+
+    async def turn() -> float:
+        counted.counts["turns"] += 1
+        runtime._bell.set()
+        if counted.counts["turns"] == 10:
+            runtime._stopping.set()
+        return 0.0
+
+    async def others() -> None:
+        while not runtime._stopping.is_set():
+            seen.append(counted.counts["turns"])
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(runtime, "_turn", turn)
+        runtime._bell.set()
+        watching = asyncio.create_task(asyncio.Event().wait())
+        listening = asyncio.create_task(others())
+        await runtime._serve(watching)  # type: ignore[arg-type]
+        await listening
+        watching.cancel()
+
+    asyncio.run(scenario())
+    assert len(set(seen)) >= 8, seen
