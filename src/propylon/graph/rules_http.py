@@ -1,6 +1,5 @@
 """Rules of HTTPRoutes."""
 
-from functools import lru_cache
 from typing import cast
 
 from propylon import api
@@ -66,7 +65,7 @@ def build_match(match: api.HTTPRouteMatch, field: str) -> Match:
     elif path_type == "PathPrefix":
         path = path.rstrip("/") or "/"
     if not match.headers and not match.query_params:
-        return _path_match(path, cast(PathType, path_type), match.method)
+        return Match(path, cast(PathType, path_type), match.method)
     headers: dict[str, ValueMatch] = {}
     for index, header in enumerate(match.headers):
         found = value_match(header.name.lower(), header.value, header.type, f"{field}.headers[{index}]")
@@ -76,12 +75,6 @@ def build_match(match: api.HTTPRouteMatch, field: str) -> Match:
         found = value_match(parameter.name, parameter.value, parameter.type, f"{field}.queryParams[{index}]")
         query.setdefault(found.name, found)
     return Match(path, cast(PathType, path_type), match.method, tuple(headers.values()), tuple(query.values()))
-
-
-@lru_cache(maxsize=4096)
-def _path_match(path: str, path_type: PathType, method: str | None) -> Match:
-    """The same struct for the same match: a few of them are nearly all that there are."""
-    return Match(path, path_type, method)
 
 
 def value_match(name: str, value: str, match_type: str, field: str) -> ValueMatch:
