@@ -21,6 +21,7 @@ from propylon.store import LocalStore, NotFound
 
 MANAGER = "bench"
 NAMESPACE = "bench"
+LOOK_SECONDS = 0.005
 
 
 def preload(directory: Path, file: Path) -> None:
@@ -86,6 +87,17 @@ class Host:
 
     def idle(self) -> dict[str, Any]:
         """Whether every change has been worked off and acknowledged."""
+        return {"idle": self.runtime.settled}
+
+    def settle(self) -> dict[str, Any]:
+        """Return when every change has been worked off, or after a minute.
+
+        Looked at in here: each `idle` from outside takes 0.15 ms of CPU, a twentieth of what a change costs.
+        """
+        deadline = time.monotonic() + 60
+        time.sleep(LOOK_SECONDS)  # the loop has to hear of the change first
+        while not self.runtime.settled and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
         return {"idle": self.runtime.settled}
 
 

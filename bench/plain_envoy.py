@@ -14,6 +14,9 @@ from bench.subject import until
 from bench.traffic import HOST, listens
 
 TYPE = "type.googleapis.com/envoy."
+ALL_TO_BACKEND: list[dict[str, Any]] = [
+    {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend"}}]}
+]
 
 
 def configuration(backend: int, *, port: int, tls_port: int, certificate: tuple[str, str]) -> dict[str, Any]:
@@ -32,7 +35,10 @@ def configuration(backend: int, *, port: int, tls_port: int, certificate: tuple[
     address = {"endpoint": {"address": _address(backend)}}
     return {
         "static_resources": {
-            "listeners": [_listener("http", port, {}), _listener("https", tls_port, socket)],
+            "listeners": [
+                listener("http", _address(port), ALL_TO_BACKEND),
+                listener("https", _address(tls_port), ALL_TO_BACKEND, socket),
+            ],
             "clusters": [
                 {
                     "name": "backend",
@@ -53,25 +59,20 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": HOST, "port_value": port}}
 
 
-def _listener(name: str, port: int, chain: dict[str, Any]) -> dict[str, Any]:
+def listener(
+    name: str, address: dict[str, Any], virtual_hosts: list[dict[str, Any]], chain: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A listener with these virtual hosts; `chain` is what its filter chain has besides."""
     manager = {
         "@type": TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend"}}],
-                }
-            ]
-        },
+        "route_config": {"virtual_hosts": virtual_hosts},
         "http_filters": [
             {"name": "router", "typed_config": {"@type": TYPE + "extensions.filters.http.router.v3.Router"}}
         ],
     }
     filters = [{"name": "http", "typed_config": manager}]
-    return {"name": name, "address": _address(port), "filter_chains": [{"filters": filters, **chain}]}
+    return {"name": name, "address": address, "filter_chains": [{"filters": filters, **(chain or {})}]}
 
 
 class PlainEnvoy:

@@ -17,6 +17,7 @@ from bench.fleet import many_proxies
 from bench.listener_sets import many_listener_sets
 from bench.listeners import listeners
 from bench.machine import cpu_seconds, resident_kib
+from bench.many_envoys import start_many
 from bench.memory_profiles import profile_memory
 from bench.paths import paths
 from bench.peer_propagation import beside_a_peer
@@ -102,7 +103,7 @@ def controller_cost(sizes: Sequence[int]) -> Iterable[Figure]:
 
 def cold_start(sizes: Sequence[int]) -> Iterable[Figure]:
     """P6: from the start of the process to all programmed: first ever, and with statuses already written; on 64
-    listeners of one Gateway, and on 100 Gateways, which are as many Envoys."""
+    listeners of one Gateway, and on 100 Gateways, which are as many Envoys; the floor of these has no control plane."""
     for size in sizes:
         with FloorProcess("rds", size, FLOOR_PORT, size) as floor:
             began = time.perf_counter()
@@ -113,7 +114,11 @@ def cold_start(sizes: Sequence[int]) -> Iterable[Figure]:
         yield from _starts(size, "", _on_listeners(size), [GATEWAY], "P6 64 listeners", least)
         gateways = [f"{worlds.NAMESPACE}/gw{i}" for i in range(GATEWAYS)]
         documents = list(worlds.many_routes(size, gateways=GATEWAYS, port=PORT))
-        yield from _starts(size, f"{GATEWAYS} Gateways: ", documents, gateways, f"P6 {GATEWAYS} Gateways")
+        alone = start_many(GATEWAYS, size, FLOOR_PORT)
+        yield figure("P6", size, f"floor: {GATEWAYS} raw Envoys, by files", [alone.seconds], "s")
+        yield figure("P6", size, f"floor: {GATEWAYS} raw Envoys, by files: CPU of Envoy", [alone.cpu], "s")
+        prefix, profile = f"{GATEWAYS} Gateways: ", f"P6 {GATEWAYS} Gateways"
+        yield from _starts(size, prefix, documents, gateways, profile, alone.seconds)
 
 
 def _starts(
@@ -122,7 +127,7 @@ def _starts(
     documents: list[dict[str, Any]],
     gateways: list[str],
     profile: str,
-    least: float | None = None,
+    least: float,
 ) -> Iterable[Figure]:
     with Subject(documents) as subject:
         began = time.perf_counter()
@@ -243,6 +248,6 @@ def _costs(
         before = subject.call("usage")["cpu"]
         for number in range(each):
             change(group * each + number)
-            subject.idle()
+            subject.settle()
         costs.append((subject.call("usage")["cpu"] - before) / each * 1000)
     return costs, (cpu_seconds(proxy) - before_proxy) / (groups * each) * 1000

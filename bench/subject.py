@@ -196,6 +196,11 @@ class Subject(Commanded):
         """Wait until every change has been worked off."""
         until(lambda: bool(self.call("idle")["idle"]), "idle", seconds, 0.005)
 
+    def settle(self) -> None:
+        """The same, asked once and waited for there. Raises BenchError after a minute."""
+        if not self.call("settle")["idle"]:
+            raise BenchError("not within a minute: idle")
+
 
 class Client:
     """One lasting HTTP/1.1 connection that asks one thing after the other."""

@@ -81,6 +81,11 @@ def hostname_of(number: int) -> str:
     return f"h{number}.{DOMAIN}"
 
 
+def address_of(number: int) -> str:
+    """Loopback address of one of many Gateways."""
+    return f"127.0.{number // 250}.{number % 250 + 1}"
+
+
 def base(*, port: int = 8080) -> list[Document]:
     """Class, namespace and one Gateway."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
@@ -92,7 +97,7 @@ def many_routes(size: int, *, gateways: int = 1, port: int = 8080) -> Iterator[D
     yield gateway_class()
     yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     for number in range(gateways):
-        yield gateway(f"gw{number}" if gateways > 1 else "gw", f"127.0.{number // 250}.{number % 250 + 1}", port)
+        yield gateway(f"gw{number}" if gateways > 1 else "gw", address_of(number), port)
     for number in range(size):
         name = f"r{number}"
         yield service(name)
