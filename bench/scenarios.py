@@ -29,6 +29,7 @@ from bench.zero_drop import zero_drop
 
 GATEWAY = f"{worlds.NAMESPACE}/gw"
 GATEWAYS = 100
+REST_SECONDS = 0.1
 Scenario = Callable[[Sequence[int]], Iterable[Figure]]
 
 
@@ -238,9 +239,12 @@ def _parts(documents: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
 
 
 def _costs(
-    subject: Subject, change: Callable[[int], object], groups: int = 5, each: int = 5
+    subject: Subject, change: Callable[[int], object], groups: int = 25, each: int = 5
 ) -> tuple[list[float], float]:
-    """CPU milliseconds of propylon per change, in groups, and of Envoy over all."""
+    """CPU milliseconds of propylon per change, in groups, and of Envoy over all.
+
+    Groups rest in between, so that they take seconds: the machine's speed changes within less.
+    """
     costs: list[float] = []
     proxy = subject.proxy_pid()
     before_proxy = cpu_seconds(proxy)
@@ -250,4 +254,5 @@ def _costs(
             change(group * each + number)
             subject.settle()
         costs.append((subject.call("usage")["cpu"] - before) / each * 1000)
+        time.sleep(REST_SECONDS)
     return costs, (cpu_seconds(proxy) - before_proxy) / (groups * each) * 1000
