@@ -25,10 +25,9 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from operator import attrgetter
 
-import msgspec
-
 from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
+from propylon.xds.messages import Outcome, Request, Response
 from propylon.xds.refusals import mentioned, readable
 from propylon.xds.scopes import distinguished
 from propylon.xds.subscription import EVER, NEVER, NOTHING, Flight, Plan, Subscription
@@ -44,38 +43,7 @@ SCOPES_BYTES = 256 * 1024
 APPLIED_IN_PART = {CDS: "Error adding/updating cluster(s)", LDS: "Error adding/updating listener(s)"}
 """How Envoy begins to refuse a response whose good resources it applied all the same, naming the others."""
 
-
 _HAS_WORK = attrgetter("has_work")
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A DeltaDiscoveryRequest. `error` is None unless it is a NACK."""
-
-    type_url: str
-    subscribe: tuple[str, ...] = ()
-    unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = {}
-    nonce: str = ""
-    error: str | None = None
-
-
-class Response(msgspec.Struct, frozen=True):
-    """A DeltaDiscoveryResponse."""
-
-    type_url: str
-    nonce: str
-    resources: Mapping[str, Resource]
-    removed: tuple[str, ...]
-
-
-class Outcome(msgspec.Struct):
-    """What a request or a desired change revealed: versions the proxy runs, and refusals (name, version, message)."""
-
-    acknowledged: dict[ResourceName, str | None] = {}
-    rejected: list[tuple[ResourceName | None, str, str]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.acknowledged or self.rejected)
 
 
 class Stream:
@@ -84,8 +52,7 @@ class Stream:
     def __init__(self, world: World) -> None:
         self.world = world
         self.subscriptions: dict[str, Subscription] = {}
-        self._in_order: list[Subscription] = []
-        """The same in the order in which their types are sent."""
+        """By type, in the order in which types are sent."""
         self._nonces = count(1)
         self._started = False
         self._may_remove = False
@@ -101,10 +68,9 @@ class Stream:
         subscription = self.subscriptions.get(request.type_url)
         is_first = subscription is None
         if subscription is None:
-            subscription = self.subscriptions[request.type_url] = Subscription(
-                request.type_url, self.world.is_kept_back
-            )
-            self._in_order = sorted(self.subscriptions.values(), key=lambda s: send_rank(s.type_url))
+            subscription = Subscription(request.type_url, self.world.is_kept_back)
+            known = (*self.subscriptions.values(), subscription)
+            self.subscriptions = {s.type_url: s for s in sorted(known, key=lambda s: send_rank(s.type_url))}
         if request.nonce:
             flight = subscription.land(request.nonce)
             if flight is not None:
@@ -314,7 +280,7 @@ class Stream:
             return self._take_ahead()
         if self.has_nothing_to_send:
             return []
-        subscriptions = self._in_order
+        subscriptions = tuple(self.subscriptions.values())
         plans = {s.type_url: self._plan(s) if s.has_work else NOTHING for s in subscriptions}
         responses: list[Response] = []
         first = any_change = NEVER
@@ -381,7 +347,7 @@ class Stream:
     @property
     def has_nothing_to_send(self) -> bool:
         """Whether `take` has nothing to look at, whatever is under way."""
-        return not any(map(_HAS_WORK, self._in_order))
+        return not any(map(_HAS_WORK, self.subscriptions.values()))
 
     @property
     def awaited(self) -> Mapping[str, bool]:
@@ -404,7 +370,7 @@ class Stream:
                 subscription.flight = None
 
     def _made_first(self) -> list[Subscription]:
-        return [s for s in self._in_order if is_made_first(s.type_url)]
+        return [s for s in self.subscriptions.values() if is_made_first(s.type_url)]
 
     def _demand_endpoints(self, clusters: Iterable[Resource], plans: dict[str, Plan]) -> None:
         """Have endpoints sent (again) that clusters just sent will wait for.

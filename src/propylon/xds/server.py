@@ -16,7 +16,8 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from propylon.xds.events import Acknowledged, Connected, Disconnected, Event, Rejected, ResourceName
-from propylon.xds.machine import Outcome, Response, Stream
+from propylon.xds.machine import Stream
+from propylon.xds.messages import Outcome, Response
 from propylon.xds.wire import decode_request, encode_response
 from propylon.xds.world import MANY, World
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from envoy.service.discovery.v3 import discovery_pb2
 
 from propylon.xds.framing import field, type_field
-from propylon.xds.machine import Request, Response
+from propylon.xds.messages import Request, Response
 
 
 def decode_request(body: bytes) -> tuple[str, Request]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from envoy.config.cluster.v3 import cluster_pb2
 
 from propylon.xds import CDS, EDS, LDS, RDS, SDS, ResourceName
-from propylon.xds.machine import Request, Response, Stream
+from propylon.xds.machine import Stream
+from propylon.xds.messages import Request, Response
 from propylon.xds.world import World
 
 Told = list[tuple[str, tuple[str, ...], tuple[str, ...]]]

@@ -9,7 +9,8 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
 from propylon.xds import CDS, EDS, LDS, RDS, ResourceName
-from propylon.xds.machine import Request, Response, Stream
+from propylon.xds.machine import Stream
+from propylon.xds.messages import Request, Response
 from propylon.xds.world import World
 
 Bodies = dict[ResourceName, bytes]

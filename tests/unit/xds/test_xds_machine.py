@@ -6,7 +6,8 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
 from propylon.xds import CDS, EDS, FCDS, LDS, RDS, SDS, ResourceName, version_of
-from propylon.xds.machine import RESPONSE_BYTES, Outcome, Request, Response, Stream
+from propylon.xds.machine import RESPONSE_BYTES, Stream
+from propylon.xds.messages import Outcome, Request, Response
 from propylon.xds.refusals import mentioned, readable
 from propylon.xds.world import World
 

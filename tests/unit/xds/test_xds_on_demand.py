@@ -9,7 +9,7 @@ from test_xds_convergence import Envoy, Simulation, cluster
 from test_xds_machine import Proxy
 
 from propylon.xds import CDS, EDS, ResourceName, version_of
-from propylon.xds.machine import Request, Response
+from propylon.xds.messages import Request, Response
 from propylon.xds.world import World
 
 

@@ -9,7 +9,8 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
 from propylon.xds import CDS, RDS, ResourceName, version_of
-from propylon.xds.machine import SCOPES_BYTES, Outcome, Request, Response, Stream
+from propylon.xds.machine import SCOPES_BYTES, Stream
+from propylon.xds.messages import Outcome, Request, Response
 from propylon.xds.type_urls import ECDS, LDS, SRDS
 from propylon.xds.world import World
 
