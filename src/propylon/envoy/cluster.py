@@ -17,10 +17,11 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from propylon.envoy import names
 from propylon.envoy.endpoint import build_load_assignment
-from propylon.envoy.resource import ads, embed, pack, seconds, serialize
+from propylon.envoy.resource import ads, pack, seconds, serialize
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tls import build_upstream_socket
 from propylon.graph.model import ApplicationProtocol, Cluster, Endpoint
+from propylon.wire_format import embed
 
 UNLIMITED = 2**32 - 1
 _NAME, _EDS, _ALT_STAT_NAME, _SERVICE_NAME = 1, 3, 28, 2

@@ -6,9 +6,9 @@ from typing import Any
 from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
-from propylon.envoy.resource import embed, varint
 from propylon.graph.endpoints import canonical_ip
 from propylon.graph.model import Endpoint
+from propylon.wire_format import embed, varint
 
 _CLUSTER_NAME, _LOCALITIES, _LB_ENDPOINTS = 1, 2, 2
 """Numbers of fields of ClusterLoadAssignment and of LocalityLbEndpoints (envoy/config/endpoint/v3)."""

@@ -16,7 +16,8 @@ from google.protobuf import wrappers_pb2
 from xds.core.v3 import extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from propylon.envoy.resource import embed, pack, serialize
+from propylon.envoy.resource import pack, serialize
+from propylon.wire_format import embed
 
 SHARES = 64
 """So many parts of exact names are joined by themselves, so that one name more among thousands joins few anew."""

@@ -11,9 +11,10 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from propylon import api
 from propylon.envoy import names
 from propylon.envoy.endpoint import socket_address
-from propylon.envoy.resource import ads, embed, pack, serialize
+from propylon.envoy.resource import ads, pack, serialize
 from propylon.envoy.udp_proxy import build_udp_proxy
 from propylon.graph.model import L4Route, PortKey
+from propylon.wire_format import embed
 
 _FILTER_CHAINS = listener_pb2.Listener.DESCRIPTOR.fields_by_name["filter_chains"].number
 _CHAIN_PATIENCE = 60.0

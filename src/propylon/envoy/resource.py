@@ -44,29 +44,6 @@ def serialize(message: Any) -> bytes:
     return body
 
 
-def embed(field: int, body: bytes) -> bytes:
-    """A serialized message (or text) as a field of another one, which is the sum of such parts.
-
-    Protocol Buffers' encoding: tag, length as varint, content.
-    """
-    length = len(body)
-    if field < 16 and length < 1 << 14:  # as nearly always
-        if length < 1 << 7:
-            return bytes((field << 3 | 2, length)) + body
-        return bytes((field << 3 | 2, length & 0x7F | 0x80, length >> 7)) + body
-    return varint(field << 3 | 2) + varint(length) + body
-
-
-def varint(number: int) -> bytes:
-    """A number that is not negative, as Protocol Buffers write it."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def pack(message: Any) -> any_pb2.Any:
     """A message as an Any."""
     return any_pb2.Any(type_url=TYPE_PREFIX + message.DESCRIPTOR.full_name, value=serialize(message))

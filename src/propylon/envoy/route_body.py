@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from propylon import api
 from propylon.envoy import names
 from propylon.envoy.redirect import Place
-from propylon.envoy.resource import embed, serialize
+from propylon.envoy.resource import serialize
 from propylon.envoy.route import build_routes
 from propylon.graph.model import (
     ApplicationProtocol,
@@ -28,6 +28,7 @@ from propylon.graph.model import (
     Timeouts,
     VirtualHostEntry,
 )
+from propylon.wire_format import embed
 
 _ACTION, _NAME, _CLUSTER = 2, 14, 1
 """Numbers of fields of Route and, the last, of its RouteAction (envoy/config/route/v3/route_components.proto)."""

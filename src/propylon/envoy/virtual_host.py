@@ -11,11 +11,12 @@ from propylon import api
 from propylon.envoy.http_filters import ext_authz
 from propylon.envoy.path_tree import LARGE, build_path_tree
 from propylon.envoy.redirect import Place
-from propylon.envoy.resource import embed, serialize, unique
+from propylon.envoy.resource import serialize, unique
 from propylon.envoy.route import build_routes, direct_response
 from propylon.envoy.route_body import route_bodies
 from propylon.envoy.scope import build_not_found
 from propylon.graph.model import Filter, Match, VirtualHost
+from propylon.wire_format import embed
 
 _HOST_NAME, _DOMAINS, _ROUTES, _VIRTUAL_HOSTS = 1, 2, 3, 2
 """Numbers of fields of VirtualHost and, the last, of RouteConfiguration (envoy/config/route/v3)."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from propylon.xds.framing import field, type_field
+from propylon.wire_format import embed
+from propylon.xds.framing import type_field
 from propylon.xds.messages import Request, Response
 
 
@@ -36,7 +37,7 @@ def encode_response(response: Response) -> bytes:
     parts: list[bytes] = []
     for resource in response.resources.values():
         parts += (resource.head, resource.body)
-    parts += (type_field(4, response.type_url), field(5, response.nonce.encode()))
+    parts += (type_field(4, response.type_url), embed(5, response.nonce.encode()))
     if response.removed:
-        parts += [field(6, name.encode()) for name in response.removed]
+        parts += [embed(6, name.encode()) for name in response.removed]
     return b"".join(parts)

@@ -6,8 +6,9 @@ from envoy.config.cluster.v3 import cluster_pb2
 from propylon.envoy import EnvoySettings
 from propylon.envoy.cluster import build_cluster, cluster_body
 from propylon.envoy.endpoint import build_load_assignment, load_assignment_body
-from propylon.envoy.resource import embed, serialize, varint
+from propylon.envoy.resource import serialize
 from propylon.graph.model import Backend, BackendKey, BackendTls, Cluster, ClusterKey, Endpoint, SecretKey
+from propylon.wire_format import embed, varint
 
 TLS = BackendTls("shop.test", SecretKey("validation", "shop", "ca"))
 
