@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.instance import Client, Instance, eventually
+from support.manifests import GATEWAY, OFFSET, write
 
 pytestmark = [
     pytest.mark.feature,
@@ -19,27 +20,13 @@ pytestmark = [
 ]
 EDITS = 20
 WAITS = {"futex", "epoll_wait", "epoll_pwait", "restart_syscall", "sched_yield"}
-GATEWAY = """\
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: c}
-spec: {controllerName: propylon.dev/gateway-controller}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: gw, namespace: shop}
-spec:
-  gatewayClassName: c
-  addresses: [{type: IPAddress, value: 127.0.0.1}]
-  listeners: [{name: http, protocol: HTTP, port: 80}]
-"""
 ROUTE = """\
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: r{number}, namespace: shop}}
+metadata: {{name: r{number}, namespace: default}}
 spec:
-  parentRefs: [{{name: gw}}]
+  parentRefs: [{{name: web}}]
   hostnames: [h{number}.test]
   rules:
   - filters:
@@ -50,8 +37,7 @@ spec:
 
 def write_manifests(directory: Path, size: int) -> Path:
     """A Gateway and `size` routes, a hundred in a file; the one that is returned has a file of its own."""
-    directory.mkdir()
-    (directory / "gateway.yaml").write_text(GATEWAY)
+    write(directory, gateway=GATEWAY)
     for first in range(1, size, 100):
         numbers = range(first, min(first + 100, size))
         text = "".join(ROUTE.format(number=number, target="first") for number in numbers)
@@ -85,10 +71,11 @@ def traced(pid: int, file: Path) -> Iterator[None]:
 def calls_of_edits(directory: Path, size: int) -> Counter[str]:
     """System calls of `propylon up` by name, all together, while one route of `size` is edited some times."""
     edited = write_manifests(directory / str(size), size)
-    with Instance(directory / str(size), str(edited.parent), data_dir=directory / f"data-{size}") as instance:
+    arguments = (str(edited.parent), "--port-offset", str(OFFSET))
+    with Instance(directory / str(size), *arguments, data_dir=directory / f"data-{size}") as instance:
         instance.ready()
         assert instance.process is not None
-        with instance.client("shop/gw", "http") as client:
+        with instance.client("default/web", "http") as client:
 
             def edit(target: str) -> None:
                 edited.write_text(ROUTE.format(number=0, target=target))
