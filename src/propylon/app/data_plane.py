@@ -27,6 +27,9 @@ WORTH_TELLING = 500
 """So many resources are told ahead at once at least, by Gateway. A hundred proxies that start while a hundred little
 worlds are computed, and are told of these in pieces, take a third longer than if they come afterwards."""
 
+FEW_PROXIES = 4
+"""Up to so many are started as soon as their Gateways are known: then they are there when there is much to tell."""
+
 
 class DataPlane:
     """The xDS server, the proxies, and the way back from acknowledgements to `Programmed`.
@@ -132,15 +135,19 @@ class DataPlane:
         found out what they serve; those with little to be told are left for later. What is published next is the rest.
         """
         wanted = {key for key, gateway in self.controller.graph.gateways.items() if gateway.accepted}
+        if len(wanted) <= FEW_PROXIES:
+            self._begin(wanted)
         for node in sorted(wanted.intersection(resources)):
             held = self._held.setdefault(node, {})
             held.update(resources[node])
-            if len(held) < WORTH_TELLING:
-                continue
-            self.xds.update("/".join(node), self._held.pop(node))
-            if node not in self._served | self._begun:
-                self._begun.add(node)
-                self._in_background(self._start_proxy("/".join(node)))
+            if len(held) >= WORTH_TELLING:
+                self.xds.update("/".join(node), self._held.pop(node))
+                self._begin({node})
+
+    def _begin(self, nodes: set[Node]) -> None:
+        for node in sorted(nodes - self._served - self._begun):
+            self._begun.add(node)
+            self._in_background(self._start_proxy("/".join(node)))
 
     def publish(self, outcome: Outcome, *, retry: bool) -> None:
         """Hand changed resources to the xDS server, start proxies of new Gateways, stop those of Gateways gone."""

@@ -46,8 +46,10 @@ STATUSES_PER_TURN = 50
 BREATH_SECONDS = 0.02
 """How long the loop leaves the interpreter to those who write, at most, before it computes again."""
 
-ANSWER_SECONDS = 0.01
-"""How long statuses wait for proxies to answer: as a rule these need 1 or 2 ms."""
+ANSWER_SECONDS, MANY_ANSWERS_SECONDS = 0.01, 3.0
+"""How long statuses wait for proxies to answer: as a rule these need 1 or 2 ms. What took longer to compute takes them
+longer to take in, and to write thousands of statuses meanwhile would hold them up: so they get as much time again, up
+to the second of these."""
 
 HEARING_SECONDS = 0.002
 """How long proxies are heard between two parts of a large world that is read."""
@@ -63,6 +65,11 @@ def breath(took: float) -> float:
     """How long to wait after a turn of `took` seconds during which others wrote: they go on writing, most likely, and
     the next turn then takes more at once. Half of the time at most is waited; a change that comes alone never waits."""
     return min(took, BREATH_SECONDS)
+
+
+def patience(worked: float) -> float:
+    """How many seconds statuses wait for proxies to answer, after what they are told of was computed in `worked`."""
+    return min(max(worked, ANSWER_SECONDS), MANY_ANSWERS_SECONDS)
 
 
 class Runtime:
@@ -187,8 +194,9 @@ class Runtime:
             await self.echo.start()
         await self.control.start()
         self.workspace.files.sync()
+        began = time.monotonic()
         await self._advance()
-        await self._turn()
+        await self._turn(time.monotonic() - began)
         self._computed.set()
         set_apart()
         await self.plane.retain()
@@ -223,9 +231,10 @@ class Runtime:
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
-    async def _turn(self) -> float:
+    async def _turn(self, worked: float = 0) -> float:
         """Drain, compute, publish; then the paperwork. Never raises for what an object, a proxy or the disk may be
-        like. Returns the seconds since it last waited for others.
+        like. `worked` is for how long, in seconds, what this publishes was computed before. Returns the seconds since
+        it last waited for others.
 
         Proxies come first: on a small machine they would share the processor with everything that is done meanwhile.
         What changes while they answer is published at once, and told together with what was before it.
@@ -233,13 +242,15 @@ class Runtime:
         self._settled = False
         published: list[Outcome] = []
         failed = False
-        began = time.monotonic()
-        until = began + ANSWER_SECONDS
+        began = until = time.monotonic()
         try:
             while True:
                 self._bell.clear()
                 if self._is_publication_due():
                     published.append(await self._publish())
+                    if len(published) == 1:
+                        now = time.monotonic()
+                        until = now + patience(worked + now - began)
                 if not await self._answers(published, began, until):
                     break
                 began = time.monotonic()

@@ -92,6 +92,7 @@ def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
 def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch):
     monkeypatch.setattr(workspaces, "PART", 5)
     monkeypatch.setattr(data_planes, "WORTH_TELLING", 10)
+    monkeypatch.setattr(data_planes, "FEW_PROXIES", 1)
     plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
     told, started = {}, []
     monkeypatch.setattr(
@@ -114,3 +115,19 @@ def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch
     assert started == ["shop/east", "shop/west"]
     for name in ("east", "west"):
         assert told[f"shop/{name}"][-1] == (len(outcome.resources[api.ObjectKey("shop", name)]), True)
+
+
+def test_few_proxies_are_started_before_there_is_anything_to_tell_them(workspace, monkeypatch):
+    monkeypatch.setattr(workspaces, "PART", 5)
+    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
+    started = []
+    monkeypatch.setattr(plane.xds, "update", lambda *_, **__: None)
+    monkeypatch.setattr(plane, "_start_proxy", started.append)
+    monkeypatch.setattr(plane, "_in_background", lambda _: None)
+    for part in workspace.advance():
+        if not started:
+            assert not part
+        plane.publish_ahead(part)
+    assert started == ["shop/east", "shop/west"]
+    plane.publish(workspace.turn(), retry=False)
+    assert started == ["shop/east", "shop/west"], "once"

@@ -12,13 +12,19 @@ from propylon import api
 from propylon.app.bell import Bell
 from propylon.app.configuration import UpOptions
 from propylon.app.controller import Outcome, merged
-from propylon.app.runtime import BREATH_SECONDS, Runtime, breath
+from propylon.app.runtime import ANSWER_SECONDS, BREATH_SECONDS, MANY_ANSWERS_SECONDS, Runtime, breath, patience
 from propylon.app.workspace import Workspace
 
 
 def test_half_of_the_time_at_most_is_waited_and_never_long() -> None:
     assert breath(0.002) == 0.002
     assert breath(BREATH_SECONDS * 100) == BREATH_SECONDS
+
+
+def test_statuses_wait_as_long_as_it_took_to_compute_within_limits() -> None:
+    assert patience(0.001) == ANSWER_SECONDS
+    assert patience(1.5) == 1.5
+    assert patience(60) == MANY_ANSWERS_SECONDS
 
 
 KEY = ("findings", api.ObjectRef("", "Service", "shop", "cart"))
