@@ -12,12 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.commands import serve
-from propylon import api
-from propylon.app.configuration import UpOptions
-from propylon.app.runtime import Runtime
-from propylon.proxies import process
-from propylon.store import LocalStore, NotFound
+from propylon.app.memory import hold_collection
+
+hold_collection()  # as `propylon up` does, before it imports the rest
+
+from bench.commands import serve  # noqa: E402
+from propylon import api  # noqa: E402
+from propylon.app.configuration import UpOptions  # noqa: E402
+from propylon.app.runtime import Runtime  # noqa: E402
+from propylon.proxies import process  # noqa: E402
+from propylon.store import LocalStore, NotFound  # noqa: E402
 
 MANAGER = "bench"
 NAMESPACE = "bench"

@@ -15,7 +15,6 @@ import click
 
 from propylon.app.configuration import UpOptions
 from propylon.app.kubernetes_api import KubernetesApi
-from propylon.app.memory import hold_collection
 from propylon.certificates.local_authority import AuthorityError
 from propylon.proxies.settings import ProxyError
 from propylon.server.machine import MachineStore
@@ -27,7 +26,6 @@ FAILED = 1
 def run_up(options: UpOptions) -> int:
     """Serve until interrupted; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    hold_collection()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # until the control plane has handlers of its own
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from propylon.app.configuration import default_data_dir
+from propylon.app.memory import hold_collection
 
 FAILED, USAGE = 1, 2
 RBAC_NAMESPACE, RBAC_NAME = "propylon-system", "propylon"
@@ -130,6 +131,7 @@ def controller(
 def _run(
     kubeconfig: str | None, context: str | None, options: dict[str, Any], pods: dict[str, str | None] | None
 ) -> int:
+    hold_collection()
     from propylon.app.cluster import ClusterOptions, ClusterRuntime  # noqa: PLC0415 - only here the libraries are needed
     from propylon.proxies.settings import ProxyError  # noqa: PLC0415
     from propylon.store.cluster import CredentialsError, load_credentials  # noqa: PLC0415

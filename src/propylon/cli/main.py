@@ -18,6 +18,7 @@ import click
 from propylon import __version__
 from propylon.app.configuration import ConfigurationError, default_data_dir, merge_options, read_file_options
 from propylon.app.control import ControlError, NotRunningError, call, control_socket
+from propylon.app.memory import hold_collection
 from propylon.cli.kubernetes import env, user
 from propylon.cli.options import data_dir_unused
 from propylon.cli.output import emit
@@ -155,6 +156,7 @@ def _pools(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, 
 )
 def up(paths: tuple[str, ...], output: str, **options: Any) -> None:
     """Serve the manifests in PATHS (directories, kustomizations, files, - for standard input) with real Envoy."""
+    hold_collection()
     from propylon.app.run import check_once, run_up  # noqa: PLC0415 - only `up` needs the data plane's libraries
 
     command_line = {**options, "controllers": options["controllers"] or None, "paths": paths}
