@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def describe() -> dict[str, str | int]:
         "cores": os.cpu_count() or 1,
         "memory_mib": memory,
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": sys.version,  # with what it was built, and by whom
     }
 
 
