@@ -1,13 +1,14 @@
 """Attachment: which listeners take a route, under which hostnames, and why others do not."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
 from propylon import api
 from propylon.graph.classes import GatewayHead
 from propylon.graph.gateways import Parent
-from propylon.graph.hostnames import ancestors, effective, intersection, normalized
+from propylon.graph.hostnames import ancestors, effective, intersection, normalized, wider
 from propylon.graph.model import (
     Attachment,
     Candidates,
@@ -23,6 +24,8 @@ from propylon.incremental import Collection, Index, Look
 
 HOST_FAMILY = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS"}
 """Listeners whose hostnames compete for the same requests: by Host, or by SNI."""
+KEPT = 16_384
+"""So many keys of Gateways, listeners and hosts are kept, which thousands of routes have in common."""
 SHOWN = 8
 """So many listeners are named in a message at most."""
 
@@ -34,6 +37,10 @@ class HostKey(NamedTuple):
     port: int
     family: str
     hostname: str
+
+
+_object_key = lru_cache(KEPT)(api.ObjectKey)
+_listener_key = lru_cache(KEPT)(ListenerKey)
 
 
 class Tables(NamedTuple):
@@ -98,8 +105,7 @@ def _with_defaults(look: Look, tables: Tables, route: Candidate) -> Iterable[api
 def _attach(look: Look, tables: Tables, route: Candidate, index: int, ref: api.ParentReference) -> RouteParent | None:
     if ref.group != api.GATEWAY_GROUP or ref.kind not in {"Gateway", "ListenerSet"}:
         return None
-    key = api.ObjectKey(ref.namespace or route.ref.namespace, ref.name)
-    field = f"spec.parentRefs[{index}]"
+    key = _object_key(ref.namespace or route.ref.namespace, ref.name)
     gateway: api.ObjectKey = key
     if ref.kind == "ListenerSet":
         candidates = look.get(tables.sets, key)
@@ -110,41 +116,46 @@ def _attach(look: Look, tables: Tables, route: Candidate, index: int, ref: api.P
     if head is None:
         return None
 
-    def rejected(reason: str, message: str, where: str = field) -> RouteParent:
-        finding = Finding("Accepted", reason, message, where)
+    def rejected(reason: str, message: str, where: str = "") -> RouteParent:
+        finding = Finding("Accepted", reason, message, where or f"spec.parentRefs[{index}]")
         return RouteParent(index, ref, gateway, head.controller_name, (), (finding,))
 
     if ref.kind == "ListenerSet" and candidates is not None and not candidates.node.attached:
         return rejected("NoMatchingParent", f"ListenerSet {key} is not allowed to attach to Gateway {gateway}")
-    listeners = _selected(look, tables, Parent(ref.kind, *key), gateway, ref)
+    listeners = _selected(look, tables, key, gateway, ref)
     if not listeners:
         return rejected("NoMatchingParent", _no_listener(look, tables, ref, key))
     refusals: list[str] = []
     allowed: list[Listener] = []
+    attachments: list[Attachment] = []
     for listener in listeners:
         refusal = _refusal(look, tables, route.ref, listener)
-        if refusal is None:
-            allowed.append(listener)
-        else:
+        if refusal is not None:
             refusals.append(f"listener {listener.key.section} {refusal}")
+            continue
+        allowed.append(listener)
+        attachment = _attachment(look, tables, route, listener)
+        if attachment is not None:
+            attachments.append(attachment)
     if not allowed:
         return rejected("NotAllowedByListeners", _listed(refusals))
-    attachments = tuple([a for listener in allowed if (a := _attachment(look, tables, route, listener)) is not None])
     if not attachments:
         hosts = [f"listener {a.key.section} takes {a.hostname or 'every host'}" for a in allowed]
         message = f"no hostname of the route ({', '.join(route.hostnames)}) is one of the listeners': {_listed(hosts)}"
         return rejected("NoMatchingListenerHostname", message, "spec.hostnames")
-    return RouteParent(index, ref, gateway, head.controller_name, attachments, _lost_hostnames(route, attachments))
+    lost = _lost_hostnames(route, attachments) if len(route.hostnames) > 1 else ()
+    return RouteParent(index, ref, gateway, head.controller_name, tuple(attachments), lost)
 
 
 def _selected(
-    look: Look, tables: Tables, parent: Parent, gateway: api.ObjectKey, ref: api.ParentReference
+    look: Look, tables: Tables, key: api.ObjectKey, gateway: api.ObjectKey, ref: api.ParentReference
 ) -> tuple[Listener, ...]:
     if ref.section_name:
-        found = look.get(tables.listeners, ListenerKey(gateway, *parent, ref.section_name))
+        found = look.get(tables.listeners, _listener_key(gateway, ref.kind, *key, ref.section_name))
         listeners: tuple[Listener, ...] = () if found is None else (found,)
     else:
-        listeners = tuple(sorted((v for _, v in look.by(tables.by_parent, parent)), key=lambda v: v.index))
+        of_parent = look.by(tables.by_parent, Parent(ref.kind, *key))
+        listeners = tuple(sorted([v for _, v in of_parent], key=lambda v: v.index))
     return listeners if ref.port is None else tuple(v for v in listeners if v.port == ref.port)
 
 
@@ -187,18 +198,29 @@ def _attachment(look: Look, tables: Tables, route: Candidate, listener: Listener
         return None
     served: tuple[EffectiveHostname, ...] = ()
     if listener.servable:
-        served = tuple([h for h in hostnames if not _taken(look, tables, listener, family, h.hostname)])
+        own = normalized(listener.hostname)
+        left = [h for h in hostnames if not _taken(look, tables, listener, family, own, h.hostname)]
+        served = hostnames if len(left) == len(hostnames) else tuple(left)
     return Attachment(listener.key, listener.port, listener.protocol, hostnames, served)
 
 
-def _taken(look: Look, tables: Tables, listener: Listener, family: str, hostname: str) -> bool:
-    """Tell whether a more specific listener of the port takes this host (listener isolation)."""
-    own, gateway, port = normalized(listener.hostname), listener.key.gateway, listener.port
-    nearer = takewhile(own.__ne__, ancestors(hostname))
-    return look.any(tables.by_host, (HostKey(gateway, port, family, candidate) for candidate in nearer))
+def _taken(look: Look, tables: Tables, listener: Listener, family: str, own: str, hostname: str) -> bool:
+    """Tell whether a listener of the port that is more specific than `own` takes this host (listener isolation)."""
+    if hostname == own:
+        return False
+    gateway, port = listener.key.gateway, listener.port
+    wildcards = _host_keys_below(own, gateway, port, family, wider(hostname))
+    return look.any(tables.by_host, (HostKey(gateway, port, family, hostname), *wildcards))
 
 
-def _lost_hostnames(route: Candidate, attachments: tuple[Attachment, ...]) -> tuple[Finding, ...]:
+@lru_cache(KEPT)
+def _host_keys_below(own: str, gateway: api.ObjectKey, port: int, family: str, wildcard: str) -> tuple[HostKey, ...]:
+    """Return the keys of a wildcard and of those that cover it, as far as they are more specific than `own`."""
+    nearer = takewhile(own.__ne__, ancestors(wildcard))
+    return tuple([HostKey(gateway, port, family, hostname) for hostname in nearer])
+
+
+def _lost_hostnames(route: Candidate, attachments: list[Attachment]) -> tuple[Finding, ...]:
     """Warn of hostnames that no listener takes though others of the route are fine: a typo, or `x.y` under `*.x.y`."""
     used = {h.hostname for a in attachments for h in a.hostnames}
     if not used:

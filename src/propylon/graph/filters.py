@@ -1,6 +1,6 @@
 """Filters of routes, backends and listeners: which are supported, and where those lead that refer to something."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from propylon import api
@@ -17,7 +17,12 @@ from propylon.graph.model import (
 )
 from propylon.graph.targets import Resolver
 
+REFERRING = frozenset({"RequestMirror", "ExternalAuth"})
 ONCE = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"})
+
+
+Written = tuple[api.HTTPRouteFilter | api.GRPCRouteFilter, ...]
+"""As a rule or one of its backends has them."""
 
 
 class Filters(NamedTuple):
@@ -35,12 +40,20 @@ class Filters(NamedTuple):
 NONE = Filters((), ())
 
 
-def build_filters(
-    resolver: Resolver, filters: Sequence[api.HTTPRouteFilter | api.GRPCRouteFilter], field: str
-) -> Filters:
+def build_filters(resolver: Resolver, filters: Written, field: str) -> Filters:
     """Translate the filters of a rule or of one of its backends, in the order they are written."""
     if not filters:
         return NONE
+    return _build_alone(filters, field) or _build(resolver, filters, field)
+
+
+@lru_cache(16_384)
+def _build_alone(filters: Written, field: str) -> Filters | None:
+    """Translate filters that refer to nothing, as many rules have alike; None if one of them does."""
+    return None if any(item.type in REFERRING for item in filters) else _build(None, filters, field)
+
+
+def _build(resolver: Resolver | None, filters: Written, field: str) -> Filters:
     result: list[Filter] = []
     findings: list[Finding] = []
     fatal: Finding | None = None
@@ -55,7 +68,7 @@ def build_filters(
             findings.append(finding)
             fatal = fatal or finding
             continue
-        translated = _translate(resolver, item, where)
+        translated = _translate(item) if resolver is None else _resolve(resolver, item, where) or _translate(item)
         if translated is None:
             message = f"filter type {item.type!r} is not supported, or lacks its settings"
             invalid = invalid or Finding("Accepted", "UnsupportedValue", message, f"{where}.type")
@@ -69,7 +82,7 @@ def build_filters(
     return Filters(tuple(result), tuple(findings), fatal, invalid)
 
 
-def incompatible(filters: Sequence[api.HTTPRouteFilter | api.GRPCRouteFilter], field: str) -> Finding | None:
+def incompatible(filters: Written, field: str) -> Finding | None:
     """Find filters that exclude one another, or that may be given only once."""
     types = [item.type for item in filters]
     if "URLRewrite" in types and "RequestRedirect" in types:
@@ -81,14 +94,22 @@ def incompatible(filters: Sequence[api.HTTPRouteFilter | api.GRPCRouteFilter], f
     return None
 
 
-def _translate(resolver: Resolver, item: api.HTTPRouteFilter | api.GRPCRouteFilter, field: str) -> Filter | None:
+def _resolve(resolver: Resolver, item: api.HTTPRouteFilter | api.GRPCRouteFilter, field: str) -> Filter | None:
+    """Translate a filter that refers to something; None for others."""
+    if item.type == "RequestMirror" and item.request_mirror is not None:
+        return build_mirror(resolver, item.request_mirror, f"{field}.requestMirror")
+    if item.type == "ExternalAuth" and isinstance(item, api.HTTPRouteFilter) and item.external_auth is not None:
+        return build_external_auth(resolver, item.external_auth, f"{field}.externalAuth")
+    return None
+
+
+def _translate(item: api.HTTPRouteFilter | api.GRPCRouteFilter) -> Filter | None:
+    """Translate a filter that refers to nothing; None for others."""
     match item.type:
         case "RequestHeaderModifier" if item.request_header_modifier is not None:
             return RequestHeaders(item.request_header_modifier)
         case "ResponseHeaderModifier" if item.response_header_modifier is not None:
             return ResponseHeaders(item.response_header_modifier)
-        case "RequestMirror" if item.request_mirror is not None:
-            return build_mirror(resolver, item.request_mirror, f"{field}.requestMirror")
     if isinstance(item, api.GRPCRouteFilter):
         return None
     match item.type:
@@ -98,8 +119,6 @@ def _translate(resolver: Resolver, item: api.HTTPRouteFilter | api.GRPCRouteFilt
             return Rewrite(item.url_rewrite)
         case "CORS" if item.cors is not None:
             return Cors(item.cors)
-        case "ExternalAuth" if item.external_auth is not None:
-            return build_external_auth(resolver, item.external_auth, f"{field}.externalAuth")
     return None
 
 

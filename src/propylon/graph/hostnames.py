@@ -30,24 +30,25 @@ def covers(broad: str, narrow: str) -> bool:
 
 def intersection(one: str, other: str) -> str | None:
     """Return the hosts that both take: the narrower of the two, or None if they have none in common."""
+    if one == ANY:
+        return other  # as mostly: the listener takes every host
     if covers(one, other):
         return other
-    if covers(other, one):
-        return one
-    return None
+    return one if covers(other, one) else None
+
+
+def wider(hostname: str) -> str:
+    """Return the most specific wildcard that covers the hostname and more; "*" has none but itself."""
+    dot = hostname.find(".", 2 if hostname.startswith("*") else 0)
+    return ANY if dot < 0 else "*" + hostname[dot:]
 
 
 def ancestors(hostname: str) -> Iterator[str]:
     """Yield the hostname, then every wildcard that covers it, the most specific first, at last "*"."""
     yield hostname
-    if hostname == ANY:
-        return
-    rest = hostname.removeprefix("*.") if is_wildcard(hostname) else hostname
-    dot = rest.find(".")
-    while dot >= 0:
-        yield "*" + rest[dot:]
-        dot = rest.find(".", dot + 1)
-    yield ANY
+    while hostname != ANY:
+        hostname = wider(hostname)
+        yield hostname
 
 
 def specificity(hostname: str) -> tuple[int, int]:
@@ -66,6 +67,10 @@ def effective(route: Iterable[str], listener: str) -> tuple[EffectiveHostname, .
     written = tuple(route)
     if not written:
         return (EffectiveHostname(listener, ""),)
+    if len(written) == 1:
+        original = normalized(written[0])
+        common = intersection(listener, original)
+        return () if common is None else (EffectiveHostname(common, original),)
     found: dict[str, str] = {}
     for hostname in written:
         original = normalized(hostname)

@@ -174,18 +174,20 @@ class Listener(msgspec.Struct, frozen=True):
     @property
     def conflicted(self) -> bool:
         """Lost against a listener with precedence: it serves nothing."""
-        return any(f.condition == "Conflicted" for f in self.findings)
+        return bool(self.findings) and any(f.condition == "Conflicted" for f in self.findings)
 
     @property
     def accepted(self) -> bool:
         """Whether its own specification can be served at all."""
-        return not any(f.condition in {"Accepted", "Conflicted"} for f in self.findings)
+        return not (self.findings and any(f.condition in {"Accepted", "Conflicted"} for f in self.findings))
 
     @property
     def servable(self) -> bool:
         """Accepted, and (for HTTPS and terminated TLS) at least one usable certificate: it gets an Envoy listener."""
-        needs_certificate = self.tls is not None and self.tls.mode == "Terminate"
-        return self.accepted and not (needs_certificate and self.tls is not None and not self.tls.certificates)
+        tls = self.tls
+        if tls is not None and tls.mode == "Terminate" and not tls.certificates:
+            return False
+        return self.accepted
 
     @property
     def route_table(self) -> RouteTableKey:

@@ -47,7 +47,11 @@ def candidate(ref: api.ObjectRef, route: Any) -> Candidate:
     """Return what attachment looks at."""
     spec = route.spec
     hostnames: tuple[str, ...] = getattr(spec, "hostnames", ())
-    return Candidate(ref, tuple(h.lower() for h in hostnames), spec.parent_refs, spec.use_default_gateways)
+    for hostname in hostnames:
+        if not hostname.islower():  # hardly ever: else what is there can be shared
+            hostnames = tuple([h.lower() for h in hostnames])
+            break
+    return Candidate(ref, hostnames, spec.parent_refs, spec.use_default_gateways)
 
 
 def build_routes(

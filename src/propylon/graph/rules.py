@@ -9,7 +9,7 @@ from typing import NamedTuple
 import re2
 
 from propylon import api
-from propylon.graph.filters import build_filters
+from propylon.graph.filters import NONE, build_filters
 from propylon.graph.model import BackendRef, ExternalAuth, Filter, Finding, Mirror, Rule, Session
 from propylon.graph.targets import Resolver
 
@@ -83,15 +83,17 @@ class Actions(NamedTuple):
 
 def build_actions(resolver: Resolver, rule: api.HTTPRouteRule | api.GRPCRouteRule, field: str) -> Actions:
     """Resolve the filters and backends of a rule. Raises InvalidRule."""
-    built = build_filters(resolver, rule.filters, f"{field}.filters")
+    built = build_filters(resolver, rule.filters, f"{field}.filters") if rule.filters else NONE
     if built.invalid is not None:
         raise InvalidRule(built.invalid)
+    if not rule.backend_refs:
+        return Actions(built.filters, (), built.fatal, built.findings)
     findings = list(built.findings)
     backends = []
     refs: Sequence[api.HTTPBackendRef | api.GRPCBackendRef] = rule.backend_refs
     for index, ref in enumerate(refs):
         where = f"{field}.backendRefs[{index}]"
-        per_backend = build_filters(resolver, ref.filters, f"{where}.filters")
+        per_backend = build_filters(resolver, ref.filters, f"{where}.filters") if ref.filters else NONE
         if per_backend.invalid is not None:
             raise InvalidRule(per_backend.invalid)
         backend = resolver.backend(ref, where, ref.weight, per_backend.filters)
@@ -138,4 +140,4 @@ def summarize(total: int, rules: list[Rule], dropped: dict[int, Finding], findin
         what = "; ".join(f"Rule {index} ({finding.field}: {finding.message})" for index, finding in dropped.items())
         first = next(iter(dropped.values()))
         findings = [Finding("PartiallyInvalid", first.reason, f"Dropped {what}", first.field, "True"), *findings]
-    return Rules(tuple(rules), tuple(dict.fromkeys(findings)))
+    return Rules(tuple(rules), tuple(dict.fromkeys(findings)) if findings else ())

@@ -1,5 +1,6 @@
 """Rules of HTTPRoutes."""
 
+from functools import lru_cache
 from typing import cast
 
 from propylon import api
@@ -31,23 +32,29 @@ def _rule(
     resolver: Resolver, ref: api.ObjectRef, index: int, rule: api.HTTPRouteRule
 ) -> tuple[Rule, tuple[Finding, ...]]:
     field = f"spec.rules[{index}]"
-    matches = rule.matches or (api.HTTPRouteMatch(),)
     actions = build_actions(resolver, rule, field)
     session = None
     if rule.session_persistence is not None:
         session = build_session(rule.session_persistence, ref, rule.name or str(index), f"{field}.sessionPersistence")
-    built = Rule(
-        index=index,
-        name=rule.name,
-        matches=tuple(build_match(match, f"{field}.matches[{i}]") for i, match in enumerate(matches)),
-        filters=actions.filters,
-        backends=actions.backends,
-        timeouts=None if rule.timeouts is None else _timeouts(rule.timeouts, f"{field}.timeouts"),
-        retry=None if rule.retry is None else _retry(rule.retry, f"{field}.retry"),
-        session=session,
-        finding=actions.fatal,
+    built = Rule(  # by position, as keywords cost as much again
+        index,
+        rule.name,
+        _matches(rule.matches, field),
+        actions.filters,
+        actions.backends,
+        None if rule.timeouts is None else _timeouts(rule.timeouts, f"{field}.timeouts"),
+        None if rule.retry is None else _retry(rule.retry, f"{field}.retry"),
+        session,
+        actions.fatal,
     )
     return built, actions.findings
+
+
+@lru_cache(16_384)
+def _matches(matches: tuple[api.HTTPRouteMatch, ...], field: str) -> tuple[Match, ...]:
+    """Translate the matches of a rule, which many rules have alike. Raises InvalidRule."""
+    written = matches or (api.HTTPRouteMatch(),)
+    return tuple([build_match(match, f"{field}.matches[{i}]") for i, match in enumerate(written)])
 
 
 def build_match(match: api.HTTPRouteMatch, field: str) -> Match:

@@ -49,7 +49,8 @@ class Resolver(NamedTuple):
             kind = f"{ref.kind}.{ref.group}" if ref.group else ref.kind
             message = f"backends of kind {kind} are not supported, only Service and XBackend"
             return Finding("ResolvedRefs", "InvalidKind", message, field)
-        target = api.ObjectRef(ref.group, ref.kind, ref.namespace or self.referrer.namespace, ref.name)
+        namespace = ref.namespace or self.referrer.namespace
+        target = api.ObjectRef(ref.group, ref.kind, namespace, ref.name)
         if not granted(self.look, self.grants, self.referrer, target):
             return Finding("ResolvedRefs", "RefNotPermitted", not_permitted(self.referrer, target), field)
         return self._service(target, ref.port, field) if ref.kind == "Service" else self._x_backend(target, field)
@@ -70,6 +71,12 @@ class Resolver(NamedTuple):
         return ClusterKey(found.key, protocol)
 
     def _service(self, target: api.ObjectRef, number: int | None, field: str) -> Backend | Finding:
+        datagrams = self.speaks == "UDPRoute"
+        if number is not None and not datagrams:
+            # The port that a TCP speaker means has this key, if there is one: the Service need not be looked at.
+            backend = self.look.get(self.backends, BackendKey("Service", target.namespace, target.name, number))
+            if backend is not None:
+                return backend
         service = self.look.get(self.sources.services, target.key)
         if service is None:
             message = f"Service {target.key} does not exist"
@@ -77,7 +84,6 @@ class Resolver(NamedTuple):
         if number is None:
             message = f"a port is needed to refer to Service {target.key}: it has {_ports(service)}"
             return Finding("ResolvedRefs", "BackendNotFound", message, f"{field}.port")
-        datagrams = self.speaks == "UDPRoute"
         ports = [p for p in service.spec.ports if p.port == number]
         port = next((p for p in ports if (p.protocol == "UDP") == datagrams), ports[0] if ports else None)
         if port is None:

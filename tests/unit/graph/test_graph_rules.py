@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from propylon import api
@@ -42,3 +43,22 @@ def test_sessions_get_names_that_last() -> None:
     assert (header.type, header.name.startswith("x-session-")) == ("Header", True)
     with pytest.raises(InvalidRule):
         build_session(api.SessionPersistence(type="Token"), ROUTE, "0", "f")
+
+
+@pytest.mark.parametrize("struct", [api.HTTPRouteFilter, api.GRPCRouteFilter, api.HTTPRouteMatch])
+def test_what_is_kept_by_its_content_can_be_hashed(struct: type) -> None:
+    """Matches and filters are translated once for all rules that have the same."""
+    waiting, seen = [msgspec.inspect.type_info(struct)], []
+    while waiting:
+        found = waiting.pop()
+        if found in seen:
+            continue
+        seen.append(found)
+        assert not isinstance(found, msgspec.inspect.DictType | msgspec.inspect.ListType | msgspec.inspect.SetType)
+        if isinstance(found, msgspec.inspect.StructType):
+            waiting += [field.type for field in found.fields]
+        elif isinstance(found, msgspec.inspect.UnionType):
+            waiting += found.types
+        elif isinstance(found, msgspec.inspect.VarTupleType):
+            waiting.append(found.item_type)
+    assert len(seen) > 5
