@@ -5,7 +5,7 @@ requests as it would in turn-taking, and with equal load the outcome is even. Da
 counted, so they take turns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,12 +20,12 @@ from propylon.envoy.endpoint import build_load_assignment
 from propylon.envoy.resource import ads, pack, seconds, serialize
 from propylon.envoy.settings import EnvoySettings
 from propylon.envoy.tls import build_upstream_socket
-from propylon.graph.model import ApplicationProtocol, Cluster, Endpoint
-from propylon.wire_format import embed
+from propylon.graph.model import ApplicationProtocol, BackendKey, Cluster, Endpoint
+from propylon.wire_format import Tag, tag
 
 UNLIMITED = 2**32 - 1
-_NAME, _EDS, _ALT_STAT_NAME, _SERVICE_NAME = 1, 3, 28, 2
-"""Numbers of fields of Cluster and, the last, of its EdsClusterConfig (envoy/config/cluster/v3/cluster.proto)."""
+_NAME, _EDS, _ALT_STAT_NAME, _SERVICE_NAME = Tag(1), 3, Tag(28), Tag(2)
+"""Fields of Cluster and, the last, of its EdsClusterConfig (envoy/config/cluster/v3/cluster.proto)."""
 _HTTP = frozenset({"HTTP", "HTTP2", "GRPC"})
 _BUFFER_LIMIT = 32 * 1024
 _IDLE_TIMEOUT = 50.0
@@ -52,16 +52,30 @@ def build_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: Env
     return out
 
 
-def cluster_body(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> bytes:
-    """The bytes of `build_cluster`; those of clusters that have nothing of their own but names are put together from
-    parts, as there are tens of thousands. Fields stand in another order then, which means nothing."""
-    backend, protocol = cluster.backend, cluster.key.protocol
-    if backend.discovery == "DNS" or endpoints or backend.tls is not None:
-        return serialize(build_cluster(cluster, endpoints, settings))
-    service_name = names.cluster_load_assignment(backend.key).encode()
-    by_eds = embed(_EDS, _ads_field() + embed(_SERVICE_NAME, service_name))
-    body = _template_body(protocol, settings) + embed(_NAME, names.cluster(cluster.key).encode()) + by_eds
-    return body + embed(_ALT_STAT_NAME, service_name) if protocol in _HTTP else body
+def named_bodies(
+    backend: BackendKey, clusters: Iterable[Cluster], endpoints: Sequence[Endpoint], settings: EnvoySettings
+) -> list[tuple[str, bytes]]:
+    """Names and bytes of `build_cluster` for clusters of one backend, as there are tens of thousands.
+
+    Where a cluster has nothing of its own but names, its bytes are put together from parts. Fields stand in another
+    order then, which means nothing.
+    """
+    service = names.cluster_load_assignment(backend)
+    service_name = service.encode()
+    size = len(service_name)
+    by_eds = _eds_head(size) + service_name
+    found = []
+    for each in clusters:
+        protocol, its = each.key.protocol, each.backend
+        name = names.cluster_at(service, protocol)
+        if its.discovery == "DNS" or endpoints or its.tls is not None:
+            body = serialize(build_cluster(each, endpoints, settings))
+        else:
+            text = name.encode()
+            parts = _template_body(protocol, settings), _NAME[len(text)], text, by_eds
+            body = b"".join((*parts, _ALT_STAT_NAME[size], service_name) if protocol in _HTTP else parts)
+        found.append((name, body))
+    return found
 
 
 @lru_cache
@@ -73,8 +87,10 @@ def _template_body(protocol: ApplicationProtocol, settings: EnvoySettings) -> by
 
 
 @cache
-def _ads_field() -> bytes:
-    return serialize(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
+def _eds_head(size: int) -> bytes:
+    """`eds_cluster_config` up to the service's name, which has that size and ends it."""
+    config = serialize(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads())) + _SERVICE_NAME[size]
+    return tag(_EDS, len(config) + size) + config
 
 
 def build_passthrough_cluster(cluster: Cluster, endpoints: Sequence[Endpoint], settings: EnvoySettings) -> Any:

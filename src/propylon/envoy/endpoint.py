@@ -1,6 +1,7 @@
 """ClusterLoadAssignment: the addresses behind a backend."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
@@ -8,12 +9,13 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from propylon.graph.endpoints import canonical_ip
 from propylon.graph.model import Endpoint
-from propylon.wire_format import embed, varint
+from propylon.wire_format import Tag, varint
 
-_CLUSTER_NAME, _LOCALITIES, _LB_ENDPOINTS = 1, 2, 2
-"""Numbers of fields of ClusterLoadAssignment and of LocalityLbEndpoints (envoy/config/endpoint/v3)."""
-_FIRST, _ADDRESS = 1, 2
-"""LbEndpoint.endpoint, Endpoint.address and Address.socket_address; SocketAddress.address."""
+_CLUSTER_NAME, _LOCALITY, _ADDRESS = Tag(1), Tag(2), Tag(2)
+"""Of ClusterLoadAssignment, and of SocketAddress (envoy/config/endpoint/v3, envoy/config/core/v3/address.proto)."""
+_IN_LOCALITY = (2, 1, 1, 1)
+"""LocalityLbEndpoints.lb_endpoints, LbEndpoint.endpoint, Endpoint.address and Address.socket_address."""
+_SOCKET, _ONLY_SOCKET = Tag(*_IN_LOCALITY), Tag(2, *_IN_LOCALITY)
 _PORT_VALUE, _PRIORITY = bytes((3 << 3,)), bytes((5 << 3,))
 """Tags of SocketAddress.port_value and of LocalityLbEndpoints.priority, which are numbers."""
 
@@ -31,18 +33,28 @@ def build_load_assignment(name: str, endpoints: Sequence[Endpoint]) -> Any:
 
 def load_assignment_body(name: str, endpoints: Sequence[Endpoint]) -> bytes:
     """The bytes of `build_load_assignment`, put together from parts, as there are tens of thousands."""
-    parts = [embed(_CLUSTER_NAME, name.encode())]
+    text = name.encode()
+    if len(endpoints) == 1:
+        socket = _socket(endpoints[0])
+        return b"".join((_CLUSTER_NAME[len(text)], text, _ONLY_SOCKET[len(socket)], socket))
+    parts = [_CLUSTER_NAME[len(text)], text]
     for priority, group in enumerate(by_priority(endpoints)):
-        locality = b"".join([embed(_LB_ENDPOINTS, _lb_endpoint(each)) for each in group])
+        sockets = [_socket(each) for each in group]
+        locality = b"".join([part for socket in sockets for part in (_SOCKET[len(socket)], socket)])
         if priority:
             locality += _PRIORITY + varint(priority)
-        parts.append(embed(_LOCALITIES, locality))
+        parts += (_LOCALITY[len(locality)], locality)
     return b"".join(parts)
 
 
-def _lb_endpoint(endpoint: Endpoint) -> bytes:
-    socket = embed(_ADDRESS, endpoint.address.encode()) + _PORT_VALUE + varint(endpoint.port)
-    return embed(_FIRST, embed(_FIRST, embed(_FIRST, socket)))
+def _socket(endpoint: Endpoint) -> bytes:
+    address = endpoint.address.encode()
+    return _ADDRESS[len(address)] + address + _port_value(endpoint.port)
+
+
+@cache
+def _port_value(port: int) -> bytes:
+    return _PORT_VALUE + varint(port)
 
 
 def build_weighted_load_assignment(name: str, shares: Sequence[tuple[int, Sequence[Endpoint]]]) -> Any:

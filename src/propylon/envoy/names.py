@@ -5,7 +5,7 @@ Names are made of what a thing is, never of its place in a list, so that reorder
 
 from propylon import api
 from propylon.envoy.resource import CLUSTER
-from propylon.graph.model import BackendKey, ClusterKey, L4Key, PortKey, RouteTableKey, SecretKey
+from propylon.graph.model import ApplicationProtocol, BackendKey, ClusterKey, L4Key, PortKey, RouteTableKey, SecretKey
 
 ROUTER = "envoy.filters.http.router"
 CORS = "envoy.filters.http.cors"
@@ -62,7 +62,12 @@ def l4_filter_chain(key: L4Key) -> str:
 
 def cluster(key: ClusterKey) -> str:
     """Cluster: `Service/ns/name/8080/HTTP`."""
-    return f"{cluster_load_assignment(key.backend)}/{key.protocol}"
+    return cluster_at(cluster_load_assignment(key.backend), key.protocol)
+
+
+def cluster_at(load_assignment: str, protocol: ApplicationProtocol) -> str:
+    """The same where the name of the backend's ClusterLoadAssignment is known."""
+    return f"{load_assignment}/{protocol}"
 
 
 def is_on_demand(resource: tuple[str, str]) -> bool:
@@ -77,7 +82,8 @@ def passthrough_cluster(key: ClusterKey) -> str:
 
 def cluster_load_assignment(key: BackendKey) -> str:
     """ClusterLoadAssignment: `Service/ns/name/8080`, shared by the clusters of that backend."""
-    return f"{key.kind}/{key.namespace}/{key.name}/{key.port}"
+    kind, namespace, name, port = key
+    return f"{kind}/{namespace}/{name}/{port}"
 
 
 def weighted_udp_cluster(key: L4Key) -> str:
@@ -97,4 +103,5 @@ def secret_keeper(share: int) -> str:
 
 def route(ref: api.ObjectRef, rule: int) -> str:
     """Route entry, as the access log shows it: `HTTPRoute/ns/name/0` (the rule's index)."""
-    return f"{ref.kind}/{ref.namespace}/{ref.name}/{rule}"
+    _, kind, namespace, name = ref
+    return f"{kind}/{namespace}/{name}/{rule}"

@@ -28,10 +28,10 @@ from propylon.graph.model import (
     Timeouts,
     VirtualHostEntry,
 )
-from propylon.wire_format import embed
+from propylon.wire_format import Tag
 
-_ACTION, _NAME, _CLUSTER = 2, 14, 1
-"""Numbers of fields of Route and, the last, of its RouteAction (envoy/config/route/v3/route_components.proto)."""
+_ACTION, _NAME, _CLUSTER = Tag(2), Tag(14), Tag(1)
+"""Fields of Route and, the last, of its RouteAction (envoy/config/route/v3/route_components.proto)."""
 _NAMELESS = (RequestHeaders, ResponseHeaders, Redirect, Rewrite)
 """Filters whose configuration has no name of a route or backend in it."""
 _SPOKEN: tuple[ApplicationProtocol, ...] = ("HTTP", "HTTP2", "GRPC")
@@ -45,7 +45,7 @@ class Form(NamedTuple):
     head: bytes
     """Fields before `route`."""
     action: bytes | None
-    """`route` without its cluster; None if the message does not forward."""
+    """`route` without its cluster, which stands at the beginning; None if the message does not forward."""
     protocol: ApplicationProtocol | None
     """Of its cluster."""
     tail: bytes
@@ -58,8 +58,10 @@ def route_bodies(entry: VirtualHostEntry, place: Place) -> list[bytes]:
     if forms is None:
         return [serialize(route) for route in build_routes(entry, place)]
     backends = entry.rule.backends
-    name = embed(_NAME, names.route(entry.route, entry.rule.index).encode())
-    return [_assembled(form, name, backends[0].cluster if backends else None) for form in forms]
+    cluster = backends[0].cluster if backends else None
+    service = names.cluster_load_assignment(cluster.backend) if cluster is not None else ""
+    name = names.route(entry.route, entry.rule.index).encode()
+    return [_assembled(form, name, service) for form in forms]
 
 
 def _forms_of(entry: VirtualHostEntry, place: Place) -> tuple[Form, ...] | None:
@@ -122,14 +124,16 @@ def _form(route: Any) -> Form | None:
     for field in ("match", "route", "name"):
         tail.ClearField(field)
     form = Form(serialize(head), action, protocol, serialize(tail))
-    cluster = None if protocol is None else ClusterKey(_ANYWHERE, protocol)
-    whole = _assembled(form, embed(_NAME, route.name.encode()), cluster)
+    whole = _assembled(form, route.name.encode(), names.cluster_load_assignment(_ANYWHERE))
     return form if whole == serialize(route) else None
 
 
-def _assembled(form: Form, name: bytes, cluster: ClusterKey | None) -> bytes:
-    if form.action is None or cluster is None or form.protocol is None:
-        return form.head + form.tail + name
-    if cluster.protocol != form.protocol:
-        cluster = ClusterKey(cluster.backend, form.protocol)
-    return form.head + embed(_ACTION, embed(_CLUSTER, names.cluster(cluster).encode()) + form.action) + form.tail + name
+def _assembled(form: Form, name: bytes, service: str) -> bytes:
+    """The message of a route of that name, to the backend whose ClusterLoadAssignment has the name `service`."""
+    head, action, protocol, tail = form
+    if action is None or protocol is None:
+        return b"".join((head, tail, _NAME[len(name)], name))
+    cluster = names.cluster_at(service, protocol).encode()
+    before = _CLUSTER[len(cluster)]
+    size = len(before) + len(cluster) + len(action)
+    return b"".join((head, _ACTION[size], before, cluster, action, tail, _NAME[len(name)], name))

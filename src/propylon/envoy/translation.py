@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from propylon import api
 from propylon.envoy import names
-from propylon.envoy.cluster import build_passthrough_cluster, build_weighted_udp_cluster, cluster_body
+from propylon.envoy.cluster import build_passthrough_cluster, build_weighted_udp_cluster, named_bodies
 from propylon.envoy.endpoint import build_weighted_load_assignment, is_ip, load_assignment_body
 from propylon.envoy.filter_chain import (
     ChainKey,
@@ -23,7 +24,7 @@ from propylon.envoy.filter_chain import (
 )
 from propylon.envoy.filter_chain_matcher import build_entry, build_matcher, join_entries, share_of_name
 from propylon.envoy.forms import Forms, build_forms
-from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of, listener_filters, usable
+from propylon.envoy.http_filters.ext_authz import AuthorizationFilter, filters_of, listener_filters, may_ask, usable
 from propylon.envoy.listener import PortHead, build_listener, join_listener
 from propylon.envoy.redirect import Place
 from propylon.envoy.resource import (
@@ -49,6 +50,7 @@ from propylon.envoy.udp_proxy import live_backends, weighted
 from propylon.envoy.virtual_host import origins_of, virtual_host_fragments
 from propylon.graph.gateways import by_specificity, port_key
 from propylon.graph.model import (
+    ApplicationProtocol,
     BackendKey,
     BoundPort,
     Certificate,
@@ -65,7 +67,7 @@ from propylon.graph.model import (
     VirtualHost,
     VirtualHostKey,
 )
-from propylon.incremental import Collection, Engine, Look
+from propylon.incremental import Collection, Engine, Index, Look
 from propylon.incremental.union import Union
 
 if TYPE_CHECKING:
@@ -74,6 +76,14 @@ if TYPE_CHECKING:
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 Resources = Collection[tuple[api.ObjectKey, str], Resource]
 Named = dict[tuple[api.ObjectKey, str], Resource]
+BackendUse = tuple[api.ObjectKey, BackendKey, Literal["EDS", "DNS"]]
+"""A backend as a Gateway's proxies find it."""
+
+_RAW: frozenset[ApplicationProtocol] = frozenset({"TCP", "PASSTHROUGH"})
+_ONE, _SCOPE, _BOTH = (False,), (True,), (False, True)
+"""Whether a virtual host is to be `final`, as a scope is, for each place it is needed in."""
+_MANY_ENDPOINTS = 16
+"""From so many on, to find an assignment again costs less than to make it again for the next Gateway."""
 
 
 class Translation(NamedTuple):
@@ -88,6 +98,15 @@ class Translation(NamedTuple):
     clusters: Resources
     endpoints: Resources
     secrets: Resources
+
+
+class Served(NamedTuple):
+    """What the virtual hosts of a table have to know of it."""
+
+    place: Place
+    """Of no hostname."""
+    in_one: bool
+    in_scopes: bool
 
 
 class Fragment(msgspec.Struct, frozen=True):
@@ -109,8 +128,11 @@ def build_translation(engine: Engine, graph: Graph, settings: EnvoySettings, for
         weighted_udp = _weighted_udp_routes(engine, graph)
         plans = _plans(engine, graph, settings)
         keepers = _secret_keepers(engine, plans)
-        clusters = Union(engine, "envoy: every cluster", keepers, _clusters(engine, graph, weighted_udp, settings))
-        endpoints = _endpoints(engine, graph, weighted_udp)
+        backends = _backends(graph)
+        clusters = Union(
+            engine, "envoy: every cluster", keepers, *_clusters(engine, graph, backends, weighted_udp, settings)
+        )
+        endpoints = _endpoints(engine, graph, backends, weighted_udp)
         secrets = _secrets(engine, graph)
     tables = build_route_tables(engine, graph, settings)
     route_configurations, scopes = _route_configurations(engine, graph, tables, forms, settings)
@@ -137,8 +159,12 @@ def _listeners(
     def l4_place(key: L4Key, _: L4Route) -> tuple[PortKey]:
         return (PortKey(key.gateway, key.port, key.transport),)
 
-    def asked(_: VirtualHostKey, host: VirtualHost, __: Look) -> tuple[AuthorizationFilter, ...] | None:
-        return filters_of(host) or None
+    def asking(key: VirtualHostKey, host: VirtualHost) -> tuple[VirtualHostKey, ...]:
+        return (key,) if may_ask(host) else ()
+
+    def asked(key: VirtualHostKey, _: object, look: Look) -> tuple[AuthorizationFilter, ...] | None:
+        host = look.get(graph.virtual_hosts, key)
+        return (filters_of(host) or None) if host is not None else None
 
     def of_table(
         table: RouteTableKey, hosts: tuple[VirtualHostKey, ...], look: Look
@@ -193,7 +219,8 @@ def _listeners(
         return _named(key.port.gateway, Resource(FILTER_CHAIN, each.name, each.body, each.origins))
 
     l4_by_port = graph.l4_routes.index("envoy: L4 routes by port", l4_place)
-    authorization = engine.derive("envoy: authorization of virtual hosts", graph.virtual_hosts, asked)
+    hosts_asking = graph.virtual_hosts.index("envoy: virtual hosts that may ask", asking)
+    authorization = engine.derive("envoy: authorization of virtual hosts", hosts_asking, asked)
     by_table = authorization.index("envoy: authorization by table", lambda key, _: (key.table,))
     authorization_by_table = engine.derive("envoy: authorization of tables", by_table, of_table)
     authorization_by_listener = engine.derive("envoy: authorization of listeners", tables, of_listeners)
@@ -260,18 +287,22 @@ def _route_configurations(
     def offset(_: PortKey, port: BoundPort, __: Look) -> int | None:
         return port.bound_port - port.key.port or None
 
-    def fragment(key: VirtualHostKey, host: VirtualHost, look: Look) -> Fragment:
-        table = key.table
-        place = Place(
-            scheme="https" if table.listener else "http",
-            port=table.port,
-            port_offset=look.get(offsets, PortKey(table.gateway, table.port, "TCP")) or 0,
-            hostname=key.hostname,
-        )
-        is_scope = is_exact(key.hostname) and forms.in_scopes(look, table)
-        in_one = not is_scope or forms.in_one(look, table)
-        made = virtual_host_fragments(host, place, [False] * in_one + [True] * is_scope)
-        return Fragment(key.hostname, made[0] if in_one else b"", made[-1] if is_scope else b"", origins_of(host))
+    def served(table: RouteTableKey, _: bool, look: Look) -> Served:
+        bound = look.get(offsets, PortKey(table.gateway, table.port, "TCP")) or 0
+        place = Place("https" if table.listener else "http", table.port, bound, "")
+        return Served(place, forms.in_one(look, table), forms.in_scopes(look, table))
+
+    def fragment(key: VirtualHostKey, host: VirtualHost, look: Look) -> Fragment | None:
+        table, hostname = key
+        how = look.get(tables_served, table)
+        if how is None:  # which cannot be: a table with a hostname has a form
+            return None
+        scheme, port, port_offset, _ = how.place
+        is_scope = how.in_scopes and is_exact(hostname)
+        in_one = how.in_one or not is_scope
+        forms_asked = _ONE if not is_scope else _BOTH if in_one else _SCOPE
+        made = virtual_host_fragments(host, Place(scheme, port, port_offset, hostname), forms_asked)
+        return Fragment(hostname, made[0] if in_one else b"", made[-1] if is_scope else b"", origins_of(host))
 
     def of_table(key: RouteTableKey, table: RouteTable, look: Look) -> Named:
         named: Named = {}
@@ -299,6 +330,7 @@ def _route_configurations(
         return _named(key.table.gateway, Resource(SCOPED_ROUTE_CONFIGURATION, name, body, host.origins))
 
     offsets = engine.derive("envoy: port offsets", graph.bound_ports, offset)
+    tables_served = engine.derive("envoy: how tables are served", forms.wanted, served)
     fragments = engine.derive("envoy: virtual hosts", graph.virtual_hosts, fragment)
     fragments_by_table = fragments.index("envoy: virtual hosts by table", lambda key, _: (key.table,))
     fallbacks_by_table = fragments.index(
@@ -317,24 +349,42 @@ def _weighted_udp_routes(engine: Engine, graph: Graph) -> Collection[L4Key, L4Ro
     return engine.derive("envoy: weighted UDP routes", graph.l4_routes, chosen)
 
 
+def _backends(graph: Graph) -> Index[BackendUse, tuple[api.ObjectKey, ClusterKey], Cluster]:
+    """The clusters of each Gateway by backend: what they have in common is worked out once."""
+
+    def use(key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster) -> tuple[BackendUse]:
+        return ((key[0], key[1].backend, cluster.backend.discovery),)
+
+    return graph.clusters.index("envoy: clusters by backend", use)
+
+
 def _clusters(
-    engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route], settings: EnvoySettings
-) -> Resources:
-    def of_backend(key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster, look: Look) -> Named:
-        if cluster.backend.discovery == "DNS":
-            endpoints = look.get(graph.endpoints, cluster.key.backend) or ()
+    engine: Engine,
+    graph: Graph,
+    backends: Index[BackendUse, tuple[api.ObjectKey, ClusterKey], Cluster],
+    weighted_udp: Collection[L4Key, L4Route],
+    settings: EnvoySettings,
+) -> tuple[Resources, Resources]:
+    def of_backend(key: BackendUse, _: object, look: Look) -> Named:
+        gateway, backend, discovery = key
+        if discovery == "DNS":
+            endpoints = look.get(graph.endpoints, backend) or ()
         else:
-            endpoints = next((named for _, named in look.by(named_endpoints, cluster.key.backend)), ())
-        service = _backend_ref(cluster.key.backend)
-        policy = cluster.backend.tls.origin if cluster.backend.tls is not None else None
-        origins = (service,) if policy is None else (policy, service)
-        body = cluster_body(cluster, endpoints, settings)
-        name = names.cluster(cluster.key)
-        named = {(key[0], name): Resource(CLUSTER, name, body, origins)}
-        if key[1].protocol in {"TCP", "PASSTHROUGH"} and look.count(passed_through, key):
-            body = serialize(build_passthrough_cluster(cluster, endpoints, settings))
-            named |= _named(key[0], Resource(CLUSTER, names.passthrough_cluster(cluster.key), body, (service,)))
+            endpoints = found[0][1] if (found := look.by(named_endpoints, backend)) else ()
+        service = (_backend_ref(backend),)
+        clusters = [each for _, each in look.by(backends, key)]
+        named: Named = {}
+        for cluster, (name, body) in zip(clusters, named_bodies(backend, clusters, endpoints, settings), strict=True):
+            tls = cluster.backend.tls
+            origins = service if tls is None or tls.origin is None else (tls.origin, *service)
+            named[gateway, name] = Resource(CLUSTER, name, body, origins)
+            if cluster.key.protocol in _RAW and look.count(passed_through, (gateway, cluster.key)):
+                named |= _named(gateway, passthrough(cluster, endpoints, service))
         return named
+
+    def passthrough(cluster: Cluster, endpoints: Sequence[Endpoint], origins: tuple[api.ObjectRef, ...]) -> Resource:
+        body = serialize(build_passthrough_cluster(cluster, endpoints, settings))
+        return Resource(CLUSTER, names.passthrough_cluster(cluster.key), body, origins)
 
     def passes_through(key: L4Key, route: L4Route) -> set[tuple[api.ObjectKey, ClusterKey]]:
         if route.tls_mode != "Passthrough":
@@ -348,33 +398,31 @@ def _clusters(
 
     def with_names(key: BackendKey, endpoints: tuple[Endpoint, ...]) -> tuple[BackendKey, ...]:
         """Endpoints of which some are names (given by hand): Envoy has to resolve them itself."""
-        return () if all(is_ip(each.address) for each in endpoints) else (key,)
+        for each in endpoints:
+            if not is_ip(each.address):
+                return (key,)
+        return ()
 
     named_endpoints = graph.endpoints.index("envoy: endpoints with names", with_names)
     passed_through = graph.l4_routes.index("envoy: passthrough routes by cluster", passes_through)
-    return Union(
-        engine,
-        "envoy: clusters",
-        engine.flat_derive("envoy: clusters of backends", graph.clusters, of_backend),
+    return (
+        engine.flat_derive("envoy: clusters of backends", backends, of_backend),
         engine.flat_derive("envoy: clusters of weighted UDP routes", weighted_udp, of_route),
     )
 
 
-def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4Route]) -> Resources:
-    def body(key: BackendKey, endpoints: tuple[Endpoint, ...], _: Look) -> bytes:
-        by_ip = [each for each in endpoints if is_ip(each.address)]
-        return load_assignment_body(names.cluster_load_assignment(key), by_ip)
-
-    def discovered(
-        key: tuple[api.ObjectKey, ClusterKey], cluster: Cluster
-    ) -> tuple[tuple[api.ObjectKey, BackendKey], ...]:
-        return ((key[0], key[1].backend),) if cluster.backend.discovery == "EDS" else ()
-
-    def of_backend(key: tuple[api.ObjectKey, BackendKey], _: object, look: Look) -> Named:
-        name = names.cluster_load_assignment(key[1])
-        known = look.get(bodies, key[1])
-        assigned = known if known is not None else load_assignment_body(name, ())
-        return _named(key[0], Resource(CLUSTER_LOAD_ASSIGNMENT, name, assigned, (_backend_ref(key[1]),)))
+def _endpoints(
+    engine: Engine, graph: Graph, backends: Collection[BackendUse, Any], weighted_udp: Collection[L4Key, L4Route]
+) -> Resources:
+    def of_backend(key: BackendUse, _: object, look: Look) -> Named:
+        gateway, backend, discovery = key
+        if discovery == "DNS":
+            return {}
+        name = names.cluster_load_assignment(backend)
+        endpoints = look.get(graph.endpoints, backend) or ()
+        assign = _assignment if len(endpoints) < _MANY_ENDPOINTS else _shared_assignment
+        resource = Resource(CLUSTER_LOAD_ASSIGNMENT, name, assign(name, endpoints), (_backend_ref(backend),))
+        return {(gateway, name): resource}
 
     def of_route(key: L4Key, route: L4Route, look: Look) -> Named:
         name = names.weighted_udp_cluster(key)
@@ -385,14 +433,20 @@ def _endpoints(engine: Engine, graph: Graph, weighted_udp: Collection[L4Key, L4R
         assigned = serialize(build_weighted_load_assignment(name, shares))
         return _named(key.gateway, Resource(CLUSTER_LOAD_ASSIGNMENT, name, assigned, (route.route,)))
 
-    bodies = engine.derive("envoy: load assignments", graph.endpoints, body)
-    backends = graph.clusters.index("envoy: backends by gateway", discovered)
     return Union(
         engine,
         "envoy: endpoints",
         engine.flat_derive("envoy: endpoints of backends", backends, of_backend),
         engine.flat_derive("envoy: endpoints of weighted UDP routes", weighted_udp, of_route),
     )
+
+
+def _assignment(name: str, endpoints: Sequence[Endpoint]) -> bytes:
+    return load_assignment_body(name, [each for each in endpoints if is_ip(each.address)])
+
+
+_shared_assignment = lru_cache(maxsize=256)(_assignment)
+"""The same bytes for every Gateway with that backend."""
 
 
 def _secrets(engine: Engine, graph: Graph) -> Resources:

@@ -16,10 +16,10 @@ from propylon.envoy.route import build_routes, direct_response
 from propylon.envoy.route_body import route_bodies
 from propylon.envoy.scope import build_not_found
 from propylon.graph.model import Filter, Match, VirtualHost
-from propylon.wire_format import embed
+from propylon.wire_format import Tag
 
-_HOST_NAME, _DOMAINS, _ROUTES, _VIRTUAL_HOSTS = 1, 2, 3, 2
-"""Numbers of fields of VirtualHost and, the last, of RouteConfiguration (envoy/config/route/v3)."""
+_HOST_NAME, _DOMAINS, _ROUTES, _VIRTUAL_HOSTS = Tag(1), Tag(2), Tag(3), Tag(2)
+"""Fields of VirtualHost and, the last, of RouteConfiguration (envoy/config/route/v3)."""
 
 
 def build_virtual_host(host: VirtualHost, place: Place, *, final: bool = False) -> Any:
@@ -92,17 +92,21 @@ def virtual_host_fragments(host: VirtualHost, place: Place, forms: Iterable[bool
     if len(host.entries) >= LARGE or host.filters:
         return [as_fragment(build_virtual_host(host, place, final=final)) for final in forms]
     name = host.key.hostname.encode()
-    parts = [embed(_HOST_NAME, name), embed(_DOMAINS, name)]
-    parts += [embed(_ROUTES, body) for entry in host.entries for body in route_bodies(entry, place)]
+    parts = [_HOST_NAME[len(name)], name, _DOMAINS[len(name)], name]
+    for entry in host.entries:
+        for route in route_bodies(entry, place):
+            parts += (_ROUTES[len(route)], route)
     body = b"".join(parts)
-    return [embed(_VIRTUAL_HOSTS, body + _not_found() if final else body) for final in forms]
+    bodies = [body + _not_found() if final else body for final in forms]
+    return [_VIRTUAL_HOSTS[len(each)] + each for each in bodies]
 
 
 @cache
 def _not_found() -> bytes:
-    return embed(_ROUTES, serialize(build_not_found()))
+    route = serialize(build_not_found())
+    return _ROUTES[len(route)] + route
 
 
 def origins_of(host: VirtualHost) -> tuple[api.ObjectRef, ...]:
     """The routes that speak under this hostname."""
-    return unique(entry.route for entry in host.entries)
+    return unique([entry.route for entry in host.entries])

@@ -63,6 +63,11 @@ def route_filter(auth: ExternalAuth) -> AuthorizationFilter:
     return AuthorizationFilter(_name("route", auth), auth)
 
 
+def may_ask(host: VirtualHost) -> bool:
+    """Whether a virtual host has any such filter; at a glance, as hardly one has."""
+    return bool(host.filters) or any(_asked_by(entry.rule) for entry in host.entries)
+
+
 def filters_of(host: VirtualHost) -> tuple[AuthorizationFilter, ...]:
     """Every filter that a virtual host's routes may turn on and that can be served, sorted."""
     found = {f.name: f for f in listener_filters(host.filters)} if host.filters else {}
@@ -72,13 +77,17 @@ def filters_of(host: VirtualHost) -> tuple[AuthorizationFilter, ...]:
         if rule is seen:  # matches of a rule mostly follow each other
             continue
         seen = rule
-        asked = [each for each in rule.filters if isinstance(each, ExternalAuth)]
-        for backend in rule.backends:
-            if backend.filters:
-                asked += [each for each in backend.filters if isinstance(each, ExternalAuth)]
-        for made in map(route_filter, asked):
+        for made in map(route_filter, _asked_by(rule)):
             found[made.name] = made
     return tuple(found[name] for name in sorted(found) if usable(found[name].auth))
+
+
+def _asked_by(rule: Rule) -> list[ExternalAuth]:
+    asked = [each for each in rule.filters if isinstance(each, ExternalAuth)] if rule.filters else []
+    for backend in rule.backends:
+        if backend.filters:
+            asked += [each for each in backend.filters if isinstance(each, ExternalAuth)]
+    return asked
 
 
 def usable(auth: ExternalAuth) -> bool:
