@@ -148,9 +148,7 @@ class Controller:
                 if collection in changed
                 for ref, (_, new) in commit.changes(collection).items()
             },
-            gateways=frozenset(commit.changes(self.graph.gateways)).union(
-                key.gateway for key in commit.changes(self.graph.bound_ports)
-            ),
+            gateways=self._changed_gateways(commit),
             unserved_changed=bool(commit.changes(self.graph.unserved)),
             failures=tuple(commit.failures),
             explanation=commit.explain() if self.engine.trace and commit.trace else "",
@@ -163,6 +161,27 @@ class Controller:
         """
         commit = self.engine.advance()
         return self._changed_resources(commit, frozenset(commit.collections))
+
+    def step(self) -> bool:
+        """Compute one thing more of what `advance` took in; False if the commit can do the rest at once."""
+        return self.engine.step()
+
+    def step_to_resources(self) -> bool:
+        """The same, as far as proxies are concerned: False if all that they are to be told of is computed."""
+        return self.engine.step(before=self.programmed)
+
+    def resources(self) -> Outcome:
+        """What is to be told to proxies when `step_to_resources` has nothing left, before statuses are computed;
+        `commit` tells of it again, with everything else.
+        """
+        begun = self.engine.begun
+        resources = self._changed_resources(begun, frozenset(begun.collections))
+        return nothing()._replace(resources=resources, gateways=self._changed_gateways(begun))
+
+    def _changed_gateways(self, commit: Commit) -> frozenset[Node]:
+        return frozenset(commit.changes(self.graph.gateways)).union(
+            key.gateway for key in commit.changes(self.graph.bound_ports)
+        )
 
     def _changed_resources(
         self, commit: Commit, changed: frozenset[Collection[Any, Any]]

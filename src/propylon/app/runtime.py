@@ -72,6 +72,16 @@ def patience(worked: float) -> float:
     return min(max(worked, ANSWER_SECONDS), MANY_ANSWERS_SECONDS)
 
 
+async def _in_steps(step: Callable[[], bool]) -> None:
+    """Repeat a step as long as it has something to do, and hear proxies in between."""
+    await asyncio.sleep(HEARING_SECONDS)
+    heard = time.monotonic()
+    while step():
+        if time.monotonic() - heard > 10 * HEARING_SECONDS:
+            await asyncio.sleep(HEARING_SECONDS)
+            heard = time.monotonic()
+
+
 class Runtime:
     """Everything that `propylon up` runs."""
 
@@ -202,16 +212,18 @@ class Runtime:
         await self.plane.retain()
 
     async def _advance(self) -> None:
-        """Have proxies work on what is known of a large world while the rest of it is computed."""
+        """Have proxies work on what is known of a large world while the rest of it is computed: statuses at the end."""
+        is_large = False
         with contextlib.suppress(StoreUnavailable):  # the turn says so
             for known in self.workspace.advance():
+                is_large = True
                 self.plane.publish_ahead(known)
                 await asyncio.sleep(HEARING_SECONDS)
-            heard = time.monotonic()
-            while self.workspace.step():
-                if time.monotonic() - heard > 10 * HEARING_SECONDS:
-                    await asyncio.sleep(HEARING_SECONDS)
-                    heard = time.monotonic()
+            if is_large:
+                controller = self.workspace.controller
+                await _in_steps(controller.step_to_resources)
+                self.plane.publish(controller.resources(), retry=False)
+                await _in_steps(controller.step)
 
     async def _serve(self, watching: asyncio.Task[None]) -> None:
         watching.add_done_callback(lambda _: self._bell.set())

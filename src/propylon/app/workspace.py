@@ -134,10 +134,6 @@ class Workspace:
             yield self.controller.advance()
         self._version = listing.resource_version
 
-    def step(self) -> bool:
-        """Compute one thing more of what `advance` read; False if the turn can do the rest at once."""
-        return self._version is not None and self.controller.engine.step()
-
     def compute(self) -> Outcome:
         """Run one batch over what was taken in so far."""
         outcome = self.controller.commit()

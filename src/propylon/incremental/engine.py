@@ -135,15 +135,21 @@ class Engine:
         self._begin(commit)
         return commit
 
-    def step(self) -> bool:
-        """Compute one collection more of a batch, whichever is next; False if nothing is left but the commit.
+    def step(self, before: Collection[Any, Any] | None = None) -> bool:
+        """Compute one collection more of a batch, whichever is next, of those that were created before another one;
+        False if nothing is left of them.
 
         For who has other things to do in the middle of a large batch. Raises RuntimeError when called by a derivation.
         """
-        if not self._due:
+        if not self._due or (before is not None and min(self._due) >= before._order):
             return False
         self._begin(self._run(min(self._due) + 1))
         return True
+
+    @property
+    def begun(self) -> Commit:
+        """What `advance` and `step` have changed since the last commit; not always in the order of keys."""
+        return self._begun or Commit()
 
     def _begin(self, commit: Commit) -> None:
         if commit.changed:

@@ -51,7 +51,6 @@ def workspace(tmp_path):
 
 def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
     assert list(workspace.advance()) == [], "a small world is left to the turn"
-    assert not workspace.step()
     at_once = workspace.turn()
     again = Workspace(workspace.options, workspace.options.data_dir, lambda _line: None, workspace.store)
     monkeypatch.setattr(workspaces, "PART", 5)
@@ -68,8 +67,15 @@ def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
         for node, changes in at_once.resources.items()
     }
     assert sum(map(len, ahead.values())) == 36
-    while again.step():
+    while again.controller.step_to_resources():
         pass
+    complete = again.controller.resources()
+    assert (complete.resources, complete.gateways) == (at_once.resources, at_once.gateways)
+    assert not dict(again.controller.status.statuses.items()), "statuses come when proxies know everything"
+    assert again.controller.step()
+    while again.controller.step():
+        pass
+    assert dict(again.controller.status.statuses.items())
     in_parts = again.turn()
     assert in_parts.resources == at_once.resources
     assert in_parts.statuses == at_once.statuses
