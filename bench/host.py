@@ -38,6 +38,11 @@ def preload(directory: Path, file: Path) -> None:
         store.close()
 
 
+def _says_programmed(status: dict[str, Any] | None) -> bool:
+    conditions = (status or {}).get("conditions", ())
+    return any(c["type"] == "Programmed" and c["status"] == "True" for c in conditions)
+
+
 class Host:
     """Executes commands beside a running Runtime; called from the thread that reads standard input."""
 
@@ -81,13 +86,17 @@ class Host:
         return {}
 
     def programmed(self, namespace: str, name: str) -> dict[str, Any]:
-        """Whether the Gateway's status says Programmed=True: all of it is acknowledged and written."""
+        """Whether the Gateway's status says Programmed=True: all of it is acknowledged and written. What the status
+        says from the life of another process does not count.
+        """
+        ref = api.ObjectRef(api.GATEWAY_GROUP, "Gateway", namespace, name)
+        workspace = self.runtime.workspace
+        if not _says_programmed(workspace.statuses.get(ref)):
+            return {"programmed": False}
         try:
-            document = self.runtime.workspace.store.get(api.ObjectRef(api.GATEWAY_GROUP, "Gateway", namespace, name))
+            return {"programmed": _says_programmed(workspace.store.get(ref).get("status"))}
         except NotFound:
             return {"programmed": False}
-        conditions = document.get("status", {}).get("conditions", [])
-        return {"programmed": any(c["type"] == "Programmed" and c["status"] == "True" for c in conditions)}
 
     def idle(self) -> dict[str, Any]:
         """Whether every change has been worked off and acknowledged."""

@@ -189,12 +189,12 @@ class Subject(Commanded):
             seconds,
             0.05,
         )
-        self.idle(seconds)
+        self.idle(seconds, 0.05)
         return took
 
-    def idle(self, seconds: float = 60) -> None:
-        """Wait until every change has been worked off."""
-        until(lambda: bool(self.call("idle")["idle"]), "idle", seconds, 0.005)
+    def idle(self, seconds: float = 60, pause: float = 0.005) -> None:
+        """Wait until every change has been worked off; asked every `pause` seconds, which takes it 0.15 ms."""
+        until(lambda: bool(self.call("idle")["idle"]), "idle", seconds, pause)
 
     def settle(self) -> None:
         """The same, asked once and waited for there. Raises BenchError after a minute."""
