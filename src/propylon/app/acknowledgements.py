@@ -10,6 +10,8 @@ from propylon.graph.model import Finding
 from propylon.status import PortProgrammed
 from propylon.xds import FCDS, LDS, Acknowledged, Connected, Event, Rejected, ResourceName, version_of
 
+_TOLD = frozenset({LDS, FCDS})
+"""The types that `Programmed` is about."""
 Refusals = dict[ResourceName, tuple[str, str]]
 """Resource -> (version, Envoy's message)."""
 
@@ -88,10 +90,11 @@ class OwnSource(Source):
         if isinstance(event, Acknowledged):
             names = set()
             dropped = False
+            refused = self.refused.get(node, {})
             for name, version in event.versions.items():
-                if self.refused.get(node, {}).pop(name, None) is not None:
+                if refused.pop(name, None) is not None:
                     names.add(name)
-                if name[0] not in {LDS, FCDS}:
+                if name[0] not in _TOLD:
                     continue
                 if version is None:
                     dropped = True
@@ -190,9 +193,10 @@ class Acknowledgements:
         if isinstance(event, Connected) and event.first and self.connected(event.node):
             self.own.restarted(event.node)  # of others than the one that came now; those speak meanwhile
         if isinstance(event, Acknowledged):
+            agreed = self._agreed.get(event.node, {})
             for name, version in event.versions.items():
                 if version is None:
-                    self._agreed.get(event.node, {}).pop(name, None)
+                    agreed.pop(name, None)
         return self.own.accept(event)
 
     def take(self, replica: str, said: NodeSaid) -> None:

@@ -50,7 +50,12 @@ class PodDataPlane(DataPlane):
         self._listen = listen
         self._identities = identities
         self._rung = ring
-        self.xds = Server(on_event=self._pod_event, admit=_admit, on_demand=names.is_on_demand)
+        self.xds = Server(
+            on_event=self._pod_event,
+            admit=_admit,
+            on_demand=names.is_on_demand,
+            awaits=names.awaited_endpoints,
+        )
         self.serving = False
         large = LargeTables(self._large_tables, self._adopt_tables)
         self.listener = Listener(self.acknowledgements, large, self._tell, grace=ABSENCE_SECONDS)

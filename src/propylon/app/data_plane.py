@@ -49,7 +49,7 @@ class DataPlane:
         """Raises ProxyError if the data directory cannot be used."""
         self.controller = controller
         self.proxies = ProcessProxies(data_dir, on_event=self._proxy_event)
-        self.xds = Server(on_event=self._xds_event, on_demand=names.is_on_demand)
+        self.xds = Server(on_event=self._xds_event, on_demand=names.is_on_demand, awaits=names.awaited_endpoints)
         self.acknowledgements = Acknowledgements()
         self.guard = PortGuard()
         self.form_changes = FormChanges(controller.engine, controller.forms)

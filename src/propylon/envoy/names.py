@@ -75,6 +75,11 @@ def is_on_demand(resource: tuple[str, str]) -> bool:
     return resource[1].endswith("/GRPC") and resource[0] == CLUSTER
 
 
+def awaited_endpoints(cluster: str, _body: bytes = b"") -> str:
+    """The ClusterLoadAssignment that a cluster of this name waits for, if its endpoints are discovered at all."""
+    return "/".join(cluster.split("/", 4)[:4])
+
+
 def passthrough_cluster(key: ClusterKey) -> str:
     """The same backend for bytes that are TLS already: `Service/ns/name/443/TCP/passthrough`."""
     return f"{cluster(key)}/passthrough"

@@ -115,7 +115,7 @@ class Proxies:
     def __init__(self, directory: Path, block: ipaddress.IPv4Network) -> None:
         self._directory = directory
         self._block = block
-        self._server = Server(on_event=self._note, on_demand=names.is_on_demand)
+        self._server = Server(on_event=self._note, on_demand=names.is_on_demand, awaits=names.awaited_endpoints)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._rejected: dict[str, list[Rejected]] = {}
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 
 @lru_cache(maxsize=1024)
-def endpoints_of(cluster: bytes) -> str:
+def endpoints_of(_name: str, cluster: bytes) -> str:
     """Return the EDS resource name a serialized cluster waits for; of other clusters, a name nobody subscribes to."""
     try:
         message = cluster_pb2.Cluster.FromString(cluster)

@@ -2,7 +2,11 @@
 
 from functools import cache
 
-from propylon.wire_format import embed, tag
+from propylon.wire_format import Tag, embed
+
+_RESOURCES, _BODY = Tag(2), Tag(2)
+_NAME, _VERSION = Tag(3), Tag(1)
+"""Of DeltaDiscoveryResponse and of Resource; a body's value in Any has the same number as a body."""
 
 
 def resource_head(type_url: str, name: str, version: str, size: int) -> bytes:
@@ -10,11 +14,11 @@ def resource_head(type_url: str, name: str, version: str, size: int) -> bytes:
 
     It is the same for every proxy that is sent the resource.
     """
-    any_head = type_field(1, type_url) + tag(2, size)
-    head = embed(3, name.encode()) + embed(1, version.encode())
-    any_size = len(any_head) + size
-    any_tag = tag(2, any_size)
-    return b"".join((tag(2, len(head) + len(any_tag) + any_size), head, any_tag, any_head))
+    kind, value_tag = type_field(1, type_url), _BODY[size]
+    any_tag = _BODY[len(kind) + len(value_tag) + size]
+    text, number = name.encode(), version.encode()
+    head = b"".join((_NAME[len(text)], text, _VERSION[len(number)], number, any_tag, kind, value_tag))
+    return _RESOURCES[len(head) + size] + head
 
 
 @cache

@@ -25,7 +25,6 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from operator import attrgetter
 
-from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
 from propylon.xds.messages import Outcome, Request, Response
 from propylon.xds.refusals import mentioned, readable
@@ -107,15 +106,17 @@ class Stream:
         """Take in that the world changed under these names."""
         outcome = Outcome()
         self._offer()
+        subscriptions, world, epoch = self.subscriptions, self.world, self.world.epoch
         for type_url, name in touched:
-            subscription = self.subscriptions.get(type_url)
+            subscription = subscriptions.get(type_url)
             if subscription is None or not subscription.covers(name):
                 continue
             subscription.rejected.pop(name, None)
-            subscription.mark(name, self.world.epoch)
-            if self.world.get(type_url, name) is None:
-                subscription.gone[name] = self.world.epoch
-            self._recognize_one(subscription, name, outcome)
+            subscription.mark(name, epoch)
+            if world.get(type_url, name) is None:
+                subscription.gone[name] = epoch
+            elif name in subscription.acked:
+                self._recognize_one(subscription, name, outcome)
         return outcome
 
     def _offer(self) -> None:
@@ -213,15 +214,17 @@ class Stream:
     def _acknowledge(
         self, subscription: Subscription, resources: Mapping[str, Resource], removed: Iterable[str], outcome: Outcome
     ) -> None:
+        world, acked, half_taken = self.world, subscription.acked, subscription.half_taken
+        wanted = world.desired.get(subscription.type_url, {})
         for name, resource in resources.items():
-            key = (subscription.type_url, name)
+            key, version = resource.name, resource.version
             if subscription.takes(name):
-                subscription.acked[name] = resource.version
-            subscription.half_taken.discard(name)
-            outcome.acknowledged[key] = resource.version
-            desired = self.world.get(*key)
+                acked[name] = version
+            half_taken.discard(name)
+            outcome.acknowledged[key] = version
+            desired = wanted.get(name)
             if desired is not None:
-                self.world.accept(key, desired if desired.version == resource.version else resource)
+                world.accept(key, desired if desired.version == version else resource)
         for name in removed:
             subscription.acked.pop(name, None)
             outcome.acknowledged[subscription.type_url, name] = None
@@ -378,7 +381,8 @@ class Stream:
         Envoy warms a new or changed cluster until endpoints arrive after it, but does not ask for names it is
         subscribed to.
         """
-        names = {endpoints_of(cluster.body) for cluster in clusters}
+        awaits = self.world.awaits
+        names = {awaits(cluster.name[1], cluster.body) for cluster in clusters}
         subscription = self.subscriptions.get(EDS)
         if subscription is None:
             self._sent_early |= names
@@ -427,25 +431,30 @@ class Stream:
         idle: list[str] = []
         room = SCOPES_BYTES
         lacks = False
+        type_url, demanded, acked = subscription.type_url, subscription.demanded, subscription.acked
+        changes, has, covers = plan.changes, subscription.has, subscription.covers
+        resources = self.world.desired.get(type_url, {})
+        refused = self.world.rejected or subscription.rejected
         for name, epoch in subscription.pending.items():
-            target = self._target(subscription, name) if subscription.covers(name) else False
-            if isinstance(target, Resource):
-                if subscription.has(name) != target.version or name in subscription.demanded:
-                    plan.changes[name] = (target, min(epoch, target.epoch))
-                    lacks = lacks or epoch == EVER
-                    if epoch == EVER and subscription.type_url == SRDS:
-                        room -= len(target.body)
-                        if room < 0:
-                            break
-                    continue
-            elif target is None:
-                if name in subscription.demanded and (name not in subscription.acked or subscription.type_url == EDS):
+            target: Resource | bool | None = False
+            if covers(name):  # nothing is refused, as a rule
+                target = self._target(subscription, name) if refused else resources.get(name)
+            if target is None:
+                if name in demanded and (name not in acked or type_url == EDS):
                     # At once, not after the changes: a cluster waits for it. Envoy keeps the endpoints it has.
                     plan.absent.append(name)
                     continue
-                if name in subscription.acked:
+                if name in acked:
                     plan.removals[name] = (subscription.gone.get(name, epoch), epoch)
                     continue
+            elif isinstance(target, Resource) and (name in demanded or has(name) != target.version):
+                changes[name] = (target, epoch if epoch < target.epoch else target.epoch)
+                lacks = lacks or epoch == EVER
+                if epoch == EVER and type_url == SRDS:
+                    room -= len(target.body)
+                    if room < 0:
+                        break
+                continue
             if not subscription.carries(name):
                 idle.append(name)
         for name in idle:
@@ -556,7 +565,7 @@ class Stream:
         nonce = str(next(self._nonces))
         if subscription.half_taken:
             resources = {
-                name: distinguished(name, resource) if name in subscription.half_taken else resource
+                name: distinguished(resource) if name in subscription.half_taken else resource
                 for name, resource in resources.items()
             }
         for name in (*resources, *removed):

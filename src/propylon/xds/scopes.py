@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-import msgspec
 from envoy.config.route.v3 import scoped_route_pb2
 
-from propylon.xds.framing import resource_head
-from propylon.xds.type_urls import SRDS
 from propylon.xds.world import Resource
 
 
-def distinguished(name: str, resource: Resource) -> Resource:
+def distinguished(resource: Resource) -> Resource:
     """Return a scope that says the same and is not equal to any that was sent before; its version stays.
 
     Envoy 1.40 takes the scopes of a response one after the other. If it refuses one, it has noted those before it, but
@@ -22,5 +19,4 @@ def distinguished(name: str, resource: Resource) -> Resource:
     mark = scoped_route_pb2.ScopedRouteConfiguration()
     mark.route_configuration.metadata.filter_metadata[f"propylon/{uuid4().hex}"].SetInParent()
     # Messages one after the other are read as one (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
-    body = resource.body + mark.SerializeToString()
-    return msgspec.structs.replace(resource, body=body, head=resource_head(SRDS, name, resource.version, len(body)))
+    return resource.with_body(resource.body + mark.SerializeToString())

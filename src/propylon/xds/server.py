@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
+from operator import itemgetter
 from typing import Any
 
 import grpc
@@ -15,6 +17,7 @@ import grpc.aio
 import msgspec
 from google.protobuf.message import DecodeError
 
+from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import Acknowledged, Connected, Disconnected, Event, Rejected, ResourceName
 from propylon.xds.machine import Stream
 from propylon.xds.messages import Outcome, Response
@@ -34,6 +37,8 @@ this, requests have as much time to come in before the next one.
 
 FAREWELL = 1.0
 """Seconds that whoever handles a stream has for its end when the server stops."""
+
+_TYPE = itemgetter(0)
 
 SOCKET_PATH_BYTES = 107
 """The longest path a Unix socket can have on Linux (sun_path without its terminating zero)."""
@@ -136,17 +141,19 @@ class Server:
         admit: Admission | None = None,
         on_demand: Callable[[ResourceName], bool] = lambda _name: False,
         many: int = MANY,
+        awaits: Callable[[str, bytes], str] = endpoints_of,
     ) -> None:
         """Routes wait for the clusters they might refer to for at most `patience` seconds.
 
         `admit` decides which peers may be which nodes; without it everybody who can connect may be any.
         `on_demand` tells which resources a proxy asks for itself when it needs them: where a node has more than `many`,
-        they are sent to those who ask.
+        they are sent to those who ask. `awaits` tells from a cluster's name and body which endpoints it waits for; not
+        given, clusters are read.
         """
         self._on_event = on_event
         self._patience = patience
         self._admit = admit
-        self._new_world = partial(World, on_demand, many)
+        self._new_world = partial(World, on_demand, many, awaits)
         self._worlds: dict[str, World] = {}
         self._connections: dict[str, dict[int, _Connection]] = {}
         self._restless: dict[str, dict[int, _Connection]] = {}
@@ -406,8 +413,8 @@ class Server:
                 self._counters(name[0]).rejected += 1
             self._on_event(Rejected(connection.node, connection.number, name, version, message, all_settled))
         if outcome.acknowledged:
-            for type_url, _ in outcome.acknowledged:
-                self._counters(type_url).acknowledged += 1
+            for type_url, number in Counter(map(_TYPE, outcome.acknowledged)).items():
+                self._counters(type_url).acknowledged += number
             self._on_event(Acknowledged(connection.node, connection.number, outcome.acknowledged, all_settled))
 
     def _counters(self, type_url: str) -> Counters:

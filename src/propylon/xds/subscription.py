@@ -90,9 +90,9 @@ class Subscription:
 
     def covers(self, name: str) -> bool:
         """Whether the proxy is to have `name`: it asks for it, or for everything and has it or is to be sent it."""
-        if not self.wildcard or name in self.names:
-            return name in self.names
-        return not self._is_kept_back((self.type_url, name)) or self.has(name) is not None
+        if name in self.names:
+            return True
+        return self.wildcard and (not self._is_kept_back((self.type_url, name)) or self.has(name) is not None)
 
     def takes(self, name: str) -> bool:
         """Whether the proxy keeps `name` if it is sent it."""
@@ -119,6 +119,8 @@ class Subscription:
 
     def has(self, name: str) -> str | None:
         """Return the version the proxy has, or will have when it accepts what is under way."""
+        if self.flight is None and not self.overtaken:
+            return self.acked.get(name)
         for flight in self.flights():
             if name in flight.resources:
                 return flight.resources[name].version

@@ -5,20 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
-import msgspec
-
+from propylon.xds.endpoints import endpoints_of
 from propylon.xds.events import ResourceName
 from propylon.xds.framing import resource_head
 
 
-class Resource(msgspec.Struct, frozen=True):
-    """A serialized resource. `version` is a hash of the desired `body`; `epoch` counts the updates of its world."""
+class Resource:
+    """A serialized resource. `version` is a hash of the desired `body`; `epoch` counts the updates of its world.
 
-    version: str
+    Version and head are made when they are first asked for: of thousands that are on demand, that may be never.
+    """
+
+    __slots__ = ("body", "epoch", "head", "name", "version")
+
+    name: ResourceName
     body: bytes
     epoch: int
+    version: str
     head: bytes
     """What goes before the body in a response, to whichever proxy."""
+
+    def __init__(self, name: ResourceName, body: bytes, epoch: int) -> None:
+        self.name = name
+        self.body = body
+        self.epoch = epoch
+
+    def __getattr__(self, attribute: str) -> str | bytes:
+        """Fill a slot that is empty yet."""
+        if attribute == "version":
+            self.version = version_of(self.body)
+            return self.version
+        if attribute == "head":
+            self.head = resource_head(*self.name, self.version, len(self.body))
+            return self.head
+        raise AttributeError(attribute)
+
+    def with_body(self, body: bytes) -> Resource:
+        """Return another body under the same version, for a proxy that is to be told the same in other words."""
+        other = Resource(self.name, body, self.epoch)
+        other.version = self.version
+        return other
 
 
 def version_of(body: bytes) -> str:
@@ -42,9 +68,16 @@ class World:
     needs one. What a proxy has it is kept up to date with all the same.
     """
 
-    def __init__(self, on_demand: Callable[[ResourceName], bool] = lambda _name: False, many: int = MANY) -> None:
+    def __init__(
+        self,
+        on_demand: Callable[[ResourceName], bool] = lambda _name: False,
+        many: int = MANY,
+        awaits: Callable[[str, bytes], str] = endpoints_of,
+    ) -> None:
         self._on_demand = on_demand
         self._many = many
+        self.awaits = awaits
+        """The name of the endpoints that a cluster waits for, by its name and body."""
         self.on_demand: set[ResourceName] = set()
         """The desired ones that a proxy can ask for itself."""
         self.complete = False
@@ -60,25 +93,27 @@ class World:
         self.epoch += 1
         self.complete = self.complete or complete
         touched: list[ResourceName] = []
+        rejected, known_type, resources = self.rejected, "", {}
         for name, body in changes.items():
-            resources = self.desired.setdefault(name[0], {})
-            old = resources.get(name[1])
+            type_url, short = name
+            if type_url is not known_type:  # one type after the other, as a rule
+                known_type, resources = type_url, self.desired.setdefault(type_url, {})
+            old = resources.get(short)
             if body is None:
                 if old is not None:
-                    del resources[name[1]]
+                    del resources[short]
                     self.on_demand.discard(name)
                     self.good.pop(name, None)
-                    self.rejected.pop(name, None)
+                    rejected.pop(name, None)
                     touched.append(name)
                 continue
             if old is not None and (old.body is body or old.body == body):
                 continue
             if old is None and self._on_demand(name):
                 self.on_demand.add(name)
-            version = version_of(body)
-            resources[name[1]] = Resource(version, body, self.epoch, resource_head(*name, version, len(body)))
-            if name in self.rejected and self.rejected[name][0] != version:
-                del self.rejected[name]
+            new = resources[short] = Resource(name, body, self.epoch)
+            if rejected and name in rejected and rejected[name][0] != new.version:
+                del rejected[name]
             touched.append(name)
         return touched
 
@@ -93,7 +128,8 @@ class World:
 
     def get(self, type_url: str, name: str) -> Resource | None:
         """Return the desired resource."""
-        return self.desired.get(type_url, {}).get(name)
+        resources = self.desired.get(type_url)
+        return resources.get(name) if resources is not None else None
 
     def accept(self, name: ResourceName, resource: Resource) -> None:
         """Remember that a proxy of this node runs `resource`."""

@@ -11,10 +11,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from propylon import api
 from propylon.envoy import EnvoySettings
 from propylon.envoy.endpoint import by_priority
+from propylon.envoy.names import awaited_endpoints
 from propylon.envoy.resource import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, SECRET
 from propylon.envoy.route_configuration import claims_of, route_tables
 from propylon.graph.model import (
+    Backend,
+    BackendRef,
     BackendTls,
+    Cluster,
     Endpoint,
     ExternalAuth,
     ListenerTls,
@@ -22,6 +26,7 @@ from propylon.graph.model import (
     Port,
     PortKey,
 )
+from propylon.xds.endpoints import endpoints_of
 from support.envoy_world import GATEWAY, GROUP, World, entry, listener, ref
 
 MESSAGES = {
@@ -155,6 +160,34 @@ def test_endpoints_are_shared_by_the_clusters_of_a_backend():
         (CLUSTER, "Service/default/s/80/HTTP2"),
         (CLUSTER_LOAD_ASSIGNMENT, "Service/default/s/80"),
     ]
+
+
+def test_whose_endpoints_a_cluster_waits_for_is_in_its_name():
+    world = World()
+    for protocol in ("HTTP", "HTTP2", "GRPC", "PASSTHROUGH"):
+        world.backend("s", 1, protocol=protocol)
+    passed = world.backend("t", 1, protocol="TCP")
+    world.backend("u", 1, protocol="UDP"), world.backend("v", 2, protocol="UDP")
+    world.l4(listener("tls", "TLS", 443), BackendRef(1, passed), mode="Passthrough", kind="TLSRoute")
+    weighted = (ref("u", 1, protocol="UDP"), ref("v", 2, protocol="UDP"))
+    world.l4(listener("udp", "UDP", 53), *weighted, kind="UDPRoute", transport="UDP")
+    found = {name: resource.body for (kind, name), resource in world.resources().items() if kind == CLUSTER}
+    assert {"weighted/udp/53", "Service/default/t/80/TCP/passthrough"} < set(found)
+    assert len(found) == 9
+    for name, body in found.items():
+        assert awaited_endpoints(name) == endpoints_of(name, body)
+        assert (CLUSTER_LOAD_ASSIGNMENT, awaited_endpoints(name)) in world.resources()
+
+
+def test_many_endpoints_are_the_same_bytes_for_every_gateway():
+    world = World()
+    cluster = world.backend("s", *range(1, 100))
+    other = Cluster(cluster, Backend(cluster.backend, "HTTP", "EDS"))
+    world.graph.clusters.set((api.ObjectKey("other", "gw"), cluster), other)
+    world.engine.commit()
+    bodies = [each.body for _, each in world.translation.endpoints.items()]
+    assert len(bodies) == 2
+    assert bodies[0] is bodies[1]
 
 
 def test_a_backend_whose_endpoints_are_unknown_has_an_empty_assignment():
