@@ -9,14 +9,13 @@ from propylon import api
 from propylon.graph import Graph
 from propylon.graph.gateways import Parent
 from propylon.graph.model import (
+    REFERRING,
     BackendRef,
-    ExternalAuth,
     Filter,
     Finding,
     Gateway,
     Listener,
     ListenerSetNode,
-    Mirror,
     Policy,
     Route,
     Rule,
@@ -74,16 +73,18 @@ def route_findings(route: Route) -> Findings:
         found += parent.findings
     for rule in route.rules:
         found += rule_findings(rule)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found)) if found else ()
 
 
-def rule_findings(rule: Rule) -> Iterable[Finding]:
+def rule_findings(rule: Rule) -> list[Finding]:
     """Of a rule: its own, and of what it refers to."""
-    if rule.finding is not None:
-        yield rule.finding
-    yield from _filter_findings(rule.filters)
+    found = [] if rule.finding is None else [rule.finding]
+    if rule.filters:
+        found += _filter_findings(rule.filters)
     for backend in rule.backends:
-        yield from _reference_findings(backend)
+        if backend.finding is not None or backend.filters:
+            found += _reference_findings(backend)
+    return found
 
 
 def _reference_findings(reference: BackendRef) -> Iterable[Finding]:
@@ -94,5 +95,5 @@ def _reference_findings(reference: BackendRef) -> Iterable[Finding]:
 
 def _filter_findings(filters: Iterable[Filter]) -> Iterable[Finding]:
     for f in filters:
-        if isinstance(f, Mirror | ExternalAuth):
+        if isinstance(f, REFERRING):
             yield from _reference_findings(f.backend)

@@ -39,7 +39,7 @@ class HostKey(NamedTuple):
     hostname: str
 
 
-_object_key = lru_cache(KEPT)(api.ObjectKey)
+object_key = lru_cache(KEPT)(api.ObjectKey)
 _listener_key = lru_cache(KEPT)(ListenerKey)
 
 
@@ -105,7 +105,7 @@ def _with_defaults(look: Look, tables: Tables, route: Candidate) -> Iterable[api
 def _attach(look: Look, tables: Tables, route: Candidate, index: int, ref: api.ParentReference) -> RouteParent | None:
     if ref.group != api.GATEWAY_GROUP or ref.kind not in {"Gateway", "ListenerSet"}:
         return None
-    key = _object_key(ref.namespace or route.ref.namespace, ref.name)
+    key = object_key(ref.namespace or route.ref.namespace, ref.name)
     gateway: api.ObjectKey = key
     if ref.kind == "ListenerSet":
         candidates = look.get(tables.sets, key)

@@ -60,7 +60,10 @@ def service_port_key(service: api.Service, port: api.ServicePort) -> BackendKey:
 
 def service_port(service: api.Service, key: BackendKey) -> api.ServicePort | None:
     """Find the port a key stands for."""
-    return next((port for port in service.spec.ports if service_port_key(service, port) == key), None)
+    for port in service.spec.ports:
+        if port.port == key.port and service_port_key(service, port) == key:
+            return port
+    return None
 
 
 def override_of(look: Look, overrides: Overrides, key: BackendKey) -> tuple[Endpoint, ...] | None:
@@ -93,7 +96,7 @@ def build_backends(
 
     def of_service(key: api.ObjectKey, service: api.Service, look: Look) -> dict[BackendKey, Backend]:
         return {
-            backend_key: _service_backend(look, overrides, policies, named, service, port, backend_key)
+            backend_key: _service_backend(look, overrides, policies, named, key, service, port, backend_key)
             for port in service.spec.ports
             for backend_key in (service_port_key(service, port),)
         }
@@ -131,31 +134,34 @@ def _service_backend(
     overrides: Overrides,
     policies: Policies,
     named: SlicesOf,
+    service_key: api.ObjectKey,
     service: api.Service,
     port: api.ServicePort,
     key: BackendKey,
 ) -> Backend:
-    named_protocol = APPLICATION_PROTOCOLS.get((port.app_protocol or "").lower())
-    protocol: ApplicationProtocol | None = "UDP" if port.protocol == "UDP" else named_protocol
-    tls, finding = _policy_for(look, policies, service, port)
+    named_protocol = (port.app_protocol or "").lower()
+    protocol: ApplicationProtocol | None = (
+        "UDP" if port.protocol == "UDP" else APPLICATION_PROTOCOLS.get(named_protocol)
+    )
+    tls, finding = _policy_for(look, policies, service_key, port)
     if port.protocol == "SCTP":
         finding = Finding("ResolvedRefs", "UnsupportedProtocol", f"SCTP port {key.port} of {_of(key)} is not supported")
-    dns_name = "" if overridden(look, overrides, key) else _dns_name(look, named, service)
+    dns_name = "" if overridden(look, overrides, key) else _dns_name(look, named, service_key, service)
     return Backend(
         key,
         protocol,
         "DNS" if dns_name else "EDS",
         dns_name,
         tls,
-        websocket=(port.app_protocol or "").lower() not in {"kubernetes.io/h2c", "grpc", "h2c", "h2", "http2"},
-        finding=finding,
+        named_protocol not in {"kubernetes.io/h2c", "grpc", "h2c", "h2", "http2"},
+        finding,
     )
 
 
-def _dns_name(look: Look, named: SlicesOf, service: api.Service) -> str:
+def _dns_name(look: Look, named: SlicesOf, key: api.ObjectKey, service: api.Service) -> str:
     if service.spec.type == "ExternalName":
         return (service.spec.external_name or "").rstrip(".").lower()
-    for _, endpoint_slice in look.by(named, api.key_of(service)):
+    for _, endpoint_slice in look.by(named, key):
         for endpoint in endpoint_slice.endpoints:
             if endpoint.addresses and endpoint.conditions.ready is not False:
                 return endpoint.addresses[0]
@@ -163,15 +169,19 @@ def _dns_name(look: Look, named: SlicesOf, service: api.Service) -> str:
 
 
 def _policy_for(
-    look: Look, policies: Policies, service: api.Service, port: api.ServicePort
+    look: Look, policies: Policies, key: api.ObjectKey, port: api.ServicePort
 ) -> tuple[BackendTls | None, Finding | None]:
     """Find the policy that counts for a port: one for this very port before one for the whole Service."""
-    namespace, name = api.key_of(service)
+    of_service = look.by(policies.by_service, key)
+    if not of_service:
+        return None, None
+    namespace, name = key
     for section in dict.fromkeys((port.name, "")):
-        claims = look.by(policies.by_target, Target(namespace, name, section))
+        target = Target(namespace, name, section)
+        claims = [claim for _, claim in of_service if target in claim.targets]
         if not claims:
             continue
-        _, policy = min(claim[:2] for _, claim in claims)
+        policy = min(claims)[1]
         verdict = look.get(policies.verdicts, policy)
         if verdict is None:
             return None, None

@@ -8,7 +8,7 @@ from propylon.graph.attachment import Tables as AttachmentTables
 from propylon.graph.attachment import host_keys, parents_of
 from propylon.graph.backends import build_backends
 from propylon.graph.classes import GatewayHead, build_classes, build_heads
-from propylon.graph.endpoints import build_endpoints, build_slice_endpoints
+from propylon.graph.endpoints import build_endpoints
 from propylon.graph.gateways import (
     Binding,
     Parent,
@@ -130,8 +130,7 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
         policies = build_policies(engine, sources, grants)
         found_backends = build_backends(engine, sources, grants, policies, settings.cluster_domain)
         backends = found_backends.backends
-        slice_endpoints = build_slice_endpoints(engine, sources, found_backends)
-        endpoints = build_endpoints(engine, sources, found_backends, slice_endpoints)
+        endpoints = build_endpoints(engine, sources, found_backends)
 
         gateway_tls, frontend_authorities = build_gateway_tls(engine, sources, grants)
         tables = Tables(engine, sources, grants, heads, backends, gateway_tls, settings)
@@ -150,8 +149,8 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
 
         default_gateways = heads.index("default gateways", lambda _key, head: (head.default_scope or "None",))
         attachment = AttachmentTables(sources, heads, default_gateways, listener_sets, listeners, by_parent, by_host)
-        routes = build_routes(engine, attachment, grants, backends)
-        l4_routes = build_l4_routes(engine, routes, listeners)
+        routes, routes_of_ports = build_routes(engine, attachment, grants, backends)
+        l4_routes = build_l4_routes(engine, routes_of_ports, listeners)
 
         clusters = build_clusters(engine, routes, l4_routes, listeners, bindings, backends)
         authorities: Collection[SecretKey, bytes] = Union(
@@ -184,6 +183,6 @@ def build_graph(engine: Engine, sources: Sources, settings: Settings) -> Graph:
         secrets=secrets,
         policies=build_policy_nodes(engine, sources, policies, uses, heads),
         backend_uses=uses,
-        unserved=build_unserved(engine, found_backends.overrides, uses, backends, slice_endpoints),
+        unserved=build_unserved(engine, sources, found_backends, uses, endpoints),
         dangling=build_dangling(engine, attachment),
     )

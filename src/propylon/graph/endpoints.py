@@ -12,29 +12,20 @@ from propylon.graph.sources import Sources
 from propylon.incremental import Collection, Engine, Look
 
 
-def build_slice_endpoints(
-    engine: Engine, sources: Sources, backends: Backends
-) -> Collection[BackendKey, tuple[Endpoint, ...]]:
-    """Gather what EndpointSlices say, per port of a Service; absent where they say nothing."""
-
-    def gather(key: BackendKey, backend: Backend, look: Look) -> tuple[Endpoint, ...] | None:
-        if backend.discovery != "EDS" or key.kind == "XBackend":
-            return None
-        service = look.get(sources.services, api.ObjectKey(key.namespace, key.name))
-        port = None if service is None else service_port(service, key)
-        if port is None:
-            return None
-        slices = (s for _, s in look.by(backends.slices, api.ObjectKey(key.namespace, key.name)))
-        return endpoints_of(slices, port) or None
-
-    return engine.derive("slice endpoints", backends.backends, gather)
+def slice_endpoints(look: Look, sources: Sources, backends: Backends, key: BackendKey) -> tuple[Endpoint, ...]:
+    """Gather what EndpointSlices say about a port of a Service."""
+    if key.kind == "XBackend":
+        return ()
+    service_key = api.ObjectKey(key.namespace, key.name)
+    service = look.get(sources.services, service_key)
+    port = None if service is None else service_port(service, key)
+    if port is None:
+        return ()
+    return endpoints_of([s for _, s in look.by(backends.slices, service_key)], port)
 
 
 def build_endpoints(
-    engine: Engine,
-    sources: Sources,
-    backends: Backends,
-    slice_endpoints: Collection[BackendKey, tuple[Endpoint, ...]],
+    engine: Engine, sources: Sources, backends: Backends
 ) -> Collection[BackendKey, tuple[Endpoint, ...]]:
     """Tell for every backend where it is: an empty tuple if nowhere."""
 
@@ -44,7 +35,7 @@ def build_endpoints(
             return given
         if backend.discovery == "DNS":
             return (Endpoint(backend.dns_name, key.port),)
-        return look.get(slice_endpoints, key) or look.get(sources.fallback_endpoints, key) or ()
+        return slice_endpoints(look, sources, backends, key) or look.get(sources.fallback_endpoints, key) or ()
 
     return engine.derive("endpoints", backends.backends, locate)
 
@@ -71,7 +62,8 @@ def endpoints_of(slices: Iterable[api.EndpointSlice], port: api.ServicePort) -> 
                 if address is not None:
                     place = (address, slice_port.port)
                     found[place] = draining and found.get(place, True)
-    return tuple(Endpoint(address, number, draining) for (address, number), draining in sorted(found.items()))
+    places = sorted(found.items()) if len(found) > 1 else found.items()
+    return tuple([Endpoint(address, number, draining) for (address, number), draining in places])
 
 
 def _draining(conditions: api.EndpointConditions) -> bool | None:

@@ -10,7 +10,8 @@ from propylon.graph.model import ClusterKey, Match, Redirect, Rule
 
 def takes_grpc(rule: Rule) -> bool:
     """Whether gRPC calls may come to a rule of an HTTPRoute: it takes paths of any form."""
-    return any(map(catches_calls, rule.matches))
+    matches = rule.matches
+    return catches_calls(matches[0]) if len(matches) == 1 else any(map(catches_calls, matches))
 
 
 def catches_calls(match: Match) -> bool:

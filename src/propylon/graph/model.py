@@ -6,6 +6,7 @@ VirtualHost and the L4 routes are what is left for one hostname or port once att
 Invalid pieces stay in the Graph with their `Finding`, so that everybody who speaks of them speaks of the same thing.
 """
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -51,8 +52,9 @@ class RouteTableKey(NamedTuple):
     listener: str
 
     @classmethod
+    @lru_cache(16_384)
     def of(cls, listener: ListenerKey, port: int, protocol: str) -> "RouteTableKey":
-        """Return the table of an HTTP or HTTPS listener."""
+        """Return the table of an HTTP or HTTPS listener; kept, as all its virtual hosts have it."""
         return cls(listener.gateway, port, "/".join(listener[1:]) if protocol == "HTTPS" else "")
 
 
@@ -385,6 +387,8 @@ class ExternalAuth(msgspec.Struct, frozen=True, tag=True):
 
 
 Filter = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Cors | ExternalAuth
+REFERRING = (Mirror, ExternalAuth)
+"""Filters that lead to a backend of their own."""
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

@@ -32,13 +32,18 @@ class Verdict(msgspec.Struct, frozen=True):
         return not any(f.condition == "Accepted" for f in self.findings)
 
 
-Precedence = tuple[str, api.ObjectKey]
+class Claim(NamedTuple):
+    """What a policy claims; of two, the lesser goes first."""
+
+    created: str
+    policy: api.ObjectKey
+    targets: tuple[Target, ...]
 
 
 class Policies(NamedTuple):
     """The collections about BackendTLSPolicies."""
 
-    by_target: Index[Target, api.ObjectKey, Precedence]
+    by_service: Index[api.ObjectKey, api.ObjectKey, Claim]
     verdicts: Collection[api.ObjectKey, Verdict]
     authorities: Collection[SecretKey, bytes]
 
@@ -62,10 +67,12 @@ def build_policies(engine: Engine, sources: Sources, grants: Grants) -> Policies
     claims = engine.derive(
         "policy claims",
         sources.backend_tls_policies,
-        lambda key, policy, _look: (policy.metadata.creation_timestamp, key, targets(policy)),
+        lambda key, policy, _look: Claim(policy.metadata.creation_timestamp, key, targets(policy)),
     )
-    by_target: Index[Target, api.ObjectKey, Precedence] = claims.index(  # type: ignore[assignment]
-        "policies by target", lambda _key, claim: claim[2]
+    by_target = claims.index("policies by target", lambda _key, claim: claim.targets)
+    # For who asks about a Service: one question, not one for each of its ports and one more.
+    by_service = claims.index(
+        "policies by service", lambda _key, claim: [api.ObjectKey(t.namespace, t.service) for t in claim.targets]
     )
 
     def authorities(key: api.ObjectKey, policy: api.BackendTLSPolicy, look: Look) -> dict[SecretKey, bytes]:
@@ -79,7 +86,7 @@ def build_policies(engine: Engine, sources: Sources, grants: Grants) -> Policies
         return Verdict(tls, (*findings, *problems))
 
     return Policies(
-        by_target,
+        by_service,
         engine.derive("policy verdicts", sources.backend_tls_policies, judge),
         engine.flat_derive("policy authorities", sources.backend_tls_policies, authorities),
     )
@@ -89,7 +96,7 @@ def conflicts(
     key: api.ObjectKey,
     policy: api.BackendTLSPolicy,
     look: Look,
-    by_target: Index[Target, api.ObjectKey, Precedence],
+    by_target: Index[Target, api.ObjectKey, Claim],
 ) -> tuple[Finding, ...]:
     """Find targets that an older policy (then: one first by namespace/name) took before this one."""
     mine = (policy.metadata.creation_timestamp, key)

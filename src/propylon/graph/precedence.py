@@ -42,7 +42,8 @@ def ordered(routes: list[tuple[Route, str]]) -> tuple[VirtualHostEntry, ...]:
         age, rank = (route.created, ref.namespace, ref.name, ref.kind), specificity(original)
         for rule in route.rules:
             for position, match in enumerate(rule.matches):
-                key = (rank, *match_rank(match), age, rule.index, position)
+                key = (rank, match_rank(match), age, rule.index, position)
                 ranked.append((key, VirtualHostEntry(ref, original, rule, match)))
-    ranked.sort(key=itemgetter(0))
+    if len(ranked) > 1:
+        ranked.sort(key=itemgetter(0))
     return tuple([entry for _, entry in ranked])

@@ -1,11 +1,11 @@
 """Routes: attachment and rules of all five kinds, and routes whose parents do not exist."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from propylon import api
-from propylon.graph.attachment import Candidate, Tables, attach
+from propylon.graph.attachment import Candidate, Tables, attach, object_key
 from propylon.graph.model import Backend, BackendKey, Finding, Route, RouteParent
 from propylon.graph.references import Grants, Referrer
 from propylon.graph.rules import Rules
@@ -16,6 +16,7 @@ from propylon.graph.targets import Resolver
 from propylon.incremental import Collection, Engine, Look, Source
 from propylon.incremental.union import Union
 
+AnyParent = api.ParentReference | api.ParentGatewayReference
 RuleBuilder = Callable[[Resolver, api.ObjectRef, Any], Rules]
 
 
@@ -56,8 +57,8 @@ def candidate(ref: api.ObjectRef, route: Any) -> Candidate:
 
 def build_routes(
     engine: Engine, tables: Tables, grants: Grants, backends: Collection[BackendKey, Backend]
-) -> Collection[api.ObjectRef, Route]:
-    """Build every route that has a parent of ours."""
+) -> tuple[Collection[api.ObjectRef, Route], Collection[api.ObjectRef, Route]]:
+    """Build every route that has a parent of ours; those of TLS, TCP and UDP also by themselves, as few are."""
 
     def builder(kind: Kind) -> Callable[[api.ObjectKey, Any, Look], dict[api.ObjectRef, Route]]:
         def build(key: api.ObjectKey, route: Any, look: Look) -> dict[api.ObjectRef, Route]:
@@ -88,8 +89,11 @@ def build_routes(
 
         return build
 
-    parts = [engine.flat_derive(f"routes of kind {kind.name}", kind.source, builder(kind)) for kind in kinds(tables)]
-    return Union(engine, "routes", *parts)
+    http, grpc, *others = (
+        engine.flat_derive(f"routes of kind {kind.name}", kind.source, builder(kind)) for kind in kinds(tables)
+    )
+    l4 = Union(engine, "routes of L4 kinds", *others)
+    return Union(engine, "routes", http, grpc, l4), l4
 
 
 def _refused(parent: RouteParent, invalid: tuple[Finding, ...]) -> RouteParent:
@@ -106,8 +110,8 @@ def build_dangling(engine: Engine, tables: Tables) -> Collection[api.ObjectRef, 
         def find(key: api.ObjectKey, route: Any, look: Look) -> dict[api.ObjectRef, tuple[Finding, ...]]:
             found = []
             for i, ref in enumerate(route.spec.parent_refs):
-                if (finding := _dangling(look, tables, key.namespace, ref, f"spec.parentRefs[{i}]")) is not None:
-                    found.append(finding)
+                if not _is_there(look, tables, key.namespace, ref):
+                    found.append(_dangling(look, tables, key.namespace, ref, f"spec.parentRefs[{i}]"))
             return {api.ObjectRef(api.GATEWAY_GROUP, kind, *key): tuple(found)} if found else {}
 
         return find
@@ -116,8 +120,9 @@ def build_dangling(engine: Engine, tables: Tables) -> Collection[api.ObjectRef, 
         key: api.ObjectKey, listener_set: api.ListenerSet, look: Look
     ) -> dict[api.ObjectRef, tuple[Finding, ...]]:
         ref = listener_set.spec.parent_ref
-        finding = _dangling(look, tables, key.namespace, ref, "spec.parentRef")
-        return {api.ref_of(listener_set): (finding,)} if finding is not None else {}
+        if _is_there(look, tables, key.namespace, ref):
+            return {}
+        return {api.ref_of(listener_set): (_dangling(look, tables, key.namespace, ref, "spec.parentRef"),)}
 
     def of_gateway(key: api.ObjectKey, gateway: api.Gateway, look: Look) -> dict[api.ObjectRef, tuple[Finding, ...]]:
         name = gateway.spec.gateway_class_name
@@ -134,25 +139,24 @@ def build_dangling(engine: Engine, tables: Tables) -> Collection[api.ObjectRef, 
     return Union(engine, "dangling", *parts)
 
 
-def _dangling(
-    look: Look,
-    tables: Tables,
-    namespace: str,
-    ref: api.ParentReference | api.ParentGatewayReference,
-    field: str,
-) -> Finding | None:
-    key = api.ObjectKey(ref.namespace or namespace, ref.name)
-    known: Iterable[api.ObjectKey]
-    if (ref.group, ref.kind) == (api.GATEWAY_GROUP, "Gateway"):
-        if look.get(tables.sources.gateways, key) is not None:
-            return None
-        known = look.all(tables.sources.gateways)
-    elif (ref.group, ref.kind) == (api.GATEWAY_GROUP, "ListenerSet"):
-        if look.get(tables.sources.listener_sets, key) is not None:
-            return None
-        known = look.all(tables.sources.listener_sets)
-    else:
+def _parents(tables: Tables, ref: AnyParent) -> Collection[api.ObjectKey, Any] | None:
+    """Return where the parent would be found; None if it is of a kind that is not ours to know."""
+    if ref.group != api.GATEWAY_GROUP:
         return None
+    if ref.kind == "Gateway":
+        return tables.sources.gateways
+    return tables.sources.listener_sets if ref.kind == "ListenerSet" else None
+
+
+def _is_there(look: Look, tables: Tables, namespace: str, ref: AnyParent) -> bool:
+    parents = _parents(tables, ref)
+    return parents is None or look.get(parents, object_key(ref.namespace or namespace, ref.name)) is not None
+
+
+def _dangling(look: Look, tables: Tables, namespace: str, ref: AnyParent, field: str) -> Finding:
+    key = api.ObjectKey(ref.namespace or namespace, ref.name)
+    parents = _parents(tables, ref)
+    known = () if parents is None else look.all(parents)
     # Whoever mistypes a name or forgets a namespace is helped by what there is.
     near = _near(str(key), [str(other) for other in known], same_name=ref.name)
     return Finding("Accepted", "NoMatchingParent", f"{ref.kind} {key} does not exist{near}", field)

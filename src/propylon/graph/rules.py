@@ -10,7 +10,7 @@ import re2
 
 from propylon import api
 from propylon.graph.filters import NONE, build_filters
-from propylon.graph.model import BackendRef, ExternalAuth, Filter, Finding, Mirror, Rule, Session
+from propylon.graph.model import REFERRING, BackendRef, Filter, Finding, Rule, Session
 from propylon.graph.targets import Resolver
 
 _DURATION = re.compile(r"(\d{1,5})(ms|h|m|s)")
@@ -122,14 +122,19 @@ def build_session(session: api.SessionPersistence, route: api.ObjectRef, rule: s
     return Session("Cookie", cookie.name or generated, cookie.path or "/", absolute, permanent)
 
 
-def references(filters: tuple[Filter, ...], backends: tuple[BackendRef, ...]) -> list[BackendRef]:
+def references(filters: tuple[Filter, ...], backends: tuple[BackendRef, ...]) -> tuple[BackendRef, ...]:
     """Return every backend a rule refers to: its own, those of filters, those of filters of its backends."""
-    found = list(backends)
-    found += [item.backend for item in filters if isinstance(item, Mirror | ExternalAuth)]
+    found = backends
+    if filters:
+        found += _referred(filters)
     for backend in backends:
         if backend.filters:
-            found += [item.backend for item in backend.filters if isinstance(item, Mirror | ExternalAuth)]
+            found += _referred(backend.filters)
     return found
+
+
+def _referred(filters: tuple[Filter, ...]) -> tuple[BackendRef, ...]:
+    return tuple([item.backend for item in filters if isinstance(item, REFERRING)])
 
 
 def summarize(total: int, rules: list[Rule], dropped: dict[int, Finding], findings: list[Finding]) -> Rules:

@@ -1,14 +1,15 @@
 """What each Gateway's proxies need: clusters and secrets that something refers to, and nothing else."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import starmap
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from propylon import api
-from propylon.graph.backends import Overrides, overridden
+from propylon.graph.backends import Backends, overridden
 from propylon.graph.classes import GatewayHead
-from propylon.graph.endpoints import transport_of
+from propylon.graph.endpoints import slice_endpoints, transport_of
 from propylon.graph.gateways import Binding
 from propylon.graph.grpc_calls import grpc_twins, takes_grpc
 from propylon.graph.model import (
@@ -36,6 +37,8 @@ from propylon.graph.tls import key_pair
 from propylon.incremental import Collection, Engine, Index, Look
 from propylon.incremental.union import Union
 
+K = TypeVar("K")
+
 MAX_ANCESTORS = 16
 """PolicyStatus holds so many at most."""
 
@@ -53,12 +56,16 @@ class BackendUse(NamedTuple):
     backend: BackendKey
 
 
-def _gateways(route: Route) -> set[api.ObjectKey]:
-    return {parent.gateway for parent in route.parents if parent.accepted}
+def _gateways(route: Route) -> tuple[api.ObjectKey, ...] | set[api.ObjectKey]:
+    parents = route.parents
+    if len(parents) == 1:
+        return (parents[0].gateway,) if parents[0].accepted else ()
+    return {parent.gateway for parent in parents if parent.accepted}
 
 
-def _route_references(route: Route) -> list[BackendRef]:
-    return [ref for rule in route.rules for ref in references(rule.filters, rule.backends)]
+def _of_gateways(route: Route, keys: list[K]) -> Iterable[tuple[api.ObjectKey, K]]:
+    """Return what a route refers to with each Gateway that it is attached to. An index does not mind repetition."""
+    return [(gateway, key) for gateway in _gateways(route) for key in keys] if keys else ()
 
 
 def _listener_references(listener: Listener) -> Iterable[BackendRef]:
@@ -75,14 +82,18 @@ def build_clusters(
 ) -> Collection[tuple[api.ObjectKey, ClusterKey], Cluster]:
     """Gather the clusters of each Gateway from rules, mirrors and authorizers; of L4 routes from those that won."""
 
-    def of_route(ref: api.ObjectRef, route: Route) -> set[ClusterUse]:
+    def of_route(ref: api.ObjectRef, route: Route) -> Iterable[ClusterUse]:
         if ref.kind not in {"HTTPRoute", "GRPCRoute"}:
-            return set()
-        keys = {ref.cluster for ref in _route_references(route) if ref.cluster is not None}
+            return ()
+        keys: list[ClusterKey] = []
         for rule in route.rules:
-            if takes_grpc(rule):
-                keys |= grpc_twins(rule)
-        return {(gateway, key) for gateway in _gateways(route) for key in keys}
+            for reference in references(rule.filters, rule.backends):
+                cluster = reference.cluster
+                if cluster is not None:
+                    keys.append(cluster)
+            if rule.backends and takes_grpc(rule):
+                keys += grpc_twins(rule)
+        return _of_gateways(route, keys)
 
     def of_l4_route(key: L4Key, route: L4Route) -> set[ClusterUse]:
         return {(key.gateway, ref.cluster) for ref in route.backends if ref.cluster is not None}
@@ -91,9 +102,12 @@ def build_clusters(
         found = {ref.cluster for ref in _listener_references(listener) if ref.cluster is not None}
         return {(key.gateway, cluster) for cluster in found}
 
-    def with_sessions(_ref: api.ObjectRef, route: Route) -> set[ClusterUse]:
-        keys = {ref.cluster for rule in route.rules if rule.session for ref in rule.backends if ref.cluster is not None}
-        return {(gateway, key) for gateway in _gateways(route) for key in keys} if keys else set()
+    def with_sessions(_ref: api.ObjectRef, route: Route) -> Iterable[ClusterUse]:
+        keys: list[ClusterKey] = []
+        for rule in route.rules:
+            if rule.session is not None:
+                keys += [ref.cluster for ref in rule.backends if ref.cluster is not None]
+        return _of_gateways(route, keys)
 
     sessions = routes.index("routes with sessions by cluster", with_sessions)
 
@@ -169,9 +183,14 @@ def build_backend_uses(
 ) -> Index[BackendKey, BackendUse, bool]:
     """Index the backends that are referred to, with the Gateways through which."""
 
-    def of_route(_ref: api.ObjectRef, route: Route) -> set[BackendUse]:
-        keys = {ref.target for ref in _route_references(route) if ref.target is not None}
-        return {BackendUse(gateway, key) for gateway in _gateways(route) for key in keys}
+    def of_route(_ref: api.ObjectRef, route: Route) -> Iterable[BackendUse]:
+        keys: list[BackendKey] = []
+        for rule in route.rules:
+            for reference in references(rule.filters, rule.backends):
+                target = reference.target
+                if target is not None:
+                    keys.append(target)
+        return starmap(BackendUse, _of_gateways(route, keys))
 
     def of_listener(key: ListenerKey, listener: Listener) -> set[BackendUse]:
         return {BackendUse(key.gateway, r.target) for r in _listener_references(listener) if r.target is not None}
@@ -190,20 +209,22 @@ def build_backend_uses(
 
 def build_unserved(
     engine: Engine,
-    overrides: Overrides,
+    sources: Sources,
+    found: Backends,
     uses: Index[BackendKey, BackendUse, bool],
-    backends: Collection[BackendKey, Backend],
-    slice_endpoints: Collection[BackendKey, tuple[Endpoint, ...]],
+    endpoints: Collection[BackendKey, tuple[Endpoint, ...]],
 ) -> Collection[BackendKey, Unserved]:
     """Find Service ports that are referred to and that have no endpoints but those of a fallback."""
 
     def find(key: BackendKey, _members: object, look: Look) -> Unserved | None:
-        backend = look.get(backends, key)
+        if look.get(endpoints, key) and look.get(sources.fallback_endpoints, key) is None:
+            return None  # as nearly everywhere, and known by these two alone
+        backend = look.get(found.backends, key)
         if backend is None or not key.kind.startswith("Service"):
             return None
-        if backend.discovery == "DNS" or overridden(look, overrides, key) or look.get(slice_endpoints, key) is not None:
+        if backend.discovery == "DNS" or overridden(look, found.overrides, key):
             return None
-        return Unserved(transport_of(backend))
+        return None if slice_endpoints(look, sources, found, key) else Unserved(transport_of(backend))
 
     return engine.derive("unserved", uses, find)
 

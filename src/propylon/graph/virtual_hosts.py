@@ -26,29 +26,28 @@ def table_of(attachment: Attachment) -> RouteTableKey:
     return RouteTableKey.of(attachment.listener, attachment.port, attachment.protocol)
 
 
-def virtual_host_keys(_ref: api.ObjectRef, route: Route) -> set[VirtualHostKey]:
-    """Return the virtual hosts that a route takes part in."""
-    return {
-        VirtualHostKey(table_of(attachment), hostname.hostname)
-        for parent in route.parents
-        if parent.accepted
-        for attachment in parent.attachments
-        if attachment.protocol in {"HTTP", "HTTPS"}
-        for hostname in attachment.effective
-    }
+def virtual_host_keys(_ref: api.ObjectRef, route: Route) -> list[VirtualHostKey]:
+    """Return the virtual hosts that a route takes part in, some twice maybe."""
+    found: list[VirtualHostKey] = []
+    for parent in route.parents:
+        if not parent.accepted:
+            continue
+        for attachment in parent.attachments:
+            if attachment.protocol in {"HTTP", "HTTPS"}:
+                table = table_of(attachment)
+                found += [VirtualHostKey(table, hostname.hostname) for hostname in attachment.effective]
+    return found
 
 
 def original_in(route: Route, key: VirtualHostKey) -> str:
     """Return the hostname by which the route reaches a virtual host; the most specific if there are several."""
-    found = [
-        hostname.original
-        for parent in route.parents
-        if parent.accepted
-        for attachment in parent.attachments
-        if attachment.protocol in {"HTTP", "HTTPS"} and table_of(attachment) == key.table
-        for hostname in attachment.effective
-        if hostname.hostname == key.hostname
-    ]
+    found: list[str] = []
+    for parent in route.parents:
+        if not parent.accepted:
+            continue
+        for attachment in parent.attachments:
+            if attachment.protocol in {"HTTP", "HTTPS"} and table_of(attachment) == key.table:
+                found += [hostname.original for hostname in attachment.effective if hostname.hostname == key.hostname]
     return found[0] if len(found) == 1 else min(found, key=specificity)
 
 

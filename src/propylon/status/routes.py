@@ -1,11 +1,12 @@
 """Status of routes, BackendTLSPolicies and XBackends: one entry per parent or ancestor."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from propylon import api
 from propylon.graph import Graph
-from propylon.graph.model import BackendKey, Finding, Policy, Route, RouteParent
+from propylon.graph.model import BackendKey, Finding, Policy, RouteParent
 from propylon.incremental import Collection, Look
 from propylon.status.conditions import Document, Judgement, Status, joined, judge, reference
 from propylon.status.gateways import Rejections, rejected
@@ -26,30 +27,63 @@ def route_status(
         ref = api.ObjectRef(api.GATEWAY_GROUP, kind, *key)
         route = look.get(graph.routes, ref)
         refused = look.get(rejections, ref) or ()
-        parents = [] if route is None else [route_parent(route, parent, refused) for parent in route.parents]
-        return {ref: Status({"parents": parents[:MAX_PARENTS]}, look.get(names, "") or frozenset())}
+        ours = look.get(names, "") or frozenset()
+        if route is None:
+            return {ref: _status((), (), 0, (), ours)}
+        parents = tuple([_said_of(parent) for parent in route.parents[:MAX_PARENTS]])
+        return {ref: _status(parents, route.findings, route.generation, refused, ours)}
 
     return build
 
 
-def route_parent(route: Route, parent: RouteParent, refused: tuple[Finding, ...]) -> Document:
+class _Parent(NamedTuple):
+    """What the status of a route depends on of a parent, which most routes of a listener have in common."""
+
+    ref: api.ParentReference
+    controller_name: str
+    sections: tuple[str, ...]
+    """Of the listeners that the route is attached to."""
+    accepted: bool
+    findings: tuple[Finding, ...]
+
+
+def _said_of(parent: RouteParent) -> _Parent:
+    sections = tuple([attachment.listener.section for attachment in parent.attachments])
+    return _Parent(parent.ref, parent.controller_name, sections, parent.accepted, parent.findings)
+
+
+@lru_cache(16_384)
+def _status(
+    parents: tuple[_Parent, ...],
+    findings: tuple[Finding, ...],
+    generation: int,
+    refused: tuple[Finding, ...],
+    controllers: frozenset[str],
+) -> Status:
+    """Return a status, the same for all routes of which the same is to be said: nobody may change it in place."""
+    return Status({"parents": [_entry(each, findings, generation, refused) for each in parents]}, controllers)
+
+
+def _entry(
+    parent: _Parent, about_route: tuple[Finding, ...], generation: int, refused: tuple[Finding, ...]
+) -> Document:
     """Return the entry of one parent."""
-    accepted = judge(parent.findings, "Accepted", "Accepted", _accepted_message(parent))
-    findings = (*parent.findings, *route.findings)
-    warnings = [f for f in findings if f.condition == "Warning"] if findings else ()
+    accepted = judge(parent.findings, "Accepted", "Accepted", _accepted_message(parent.sections))
+    findings = (*parent.findings, *about_route)
+    warnings = [f for f in findings if f.condition == "Warning"]
     if warnings:
         accepted = Judgement(accepted.status, accepted.reason, f"{accepted.message}; but {joined(warnings)}")
-    resolved = judge(route.findings, "ResolvedRefs", "ResolvedRefs", "every reference was resolved")
+    resolved = judge(about_route, "ResolvedRefs", "ResolvedRefs", "every reference was resolved")
     conditions = [
-        accepted.condition("Accepted", route.generation),
-        resolved.condition("ResolvedRefs", route.generation),
+        accepted.condition("Accepted", generation),
+        resolved.condition("ResolvedRefs", generation),
     ]
-    partial = [f for f in route.findings if f.condition == "PartiallyInvalid"]
+    partial = [f for f in about_route if f.condition == "PartiallyInvalid"]
     if partial and parent.accepted:
         message = "; ".join(f.message for f in partial)
-        conditions.append(Judgement("True", partial[0].reason, message).condition("PartiallyInvalid", route.generation))
+        conditions.append(Judgement("True", partial[0].reason, message).condition("PartiallyInvalid", generation))
     if parent.accepted:
-        conditions.extend(rejected(refused, route.generation))
+        conditions.extend(rejected(refused, generation))
     return {
         "parentRef": reference(parent.ref),
         "controllerName": parent.controller_name,
@@ -57,8 +91,7 @@ def route_parent(route: Route, parent: RouteParent, refused: tuple[Finding, ...]
     }
 
 
-def _accepted_message(parent: RouteParent) -> str:
-    names = [attachment.listener.section for attachment in parent.attachments]
+def _accepted_message(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return f"attached to listener {shown}" if len(names) == 1 else f"attached to listeners {shown}"
 

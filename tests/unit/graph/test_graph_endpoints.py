@@ -53,6 +53,16 @@ def test_a_referenced_port_without_endpoints_is_unserved_whatever_the_fallback()
     assert KEY in world.graph.unserved
 
 
+def test_endpoints_that_equal_those_of_the_fallback_are_endpoints() -> None:
+    world = World().load(MANIFESTS)
+    world.sources.fallback_endpoints.set(KEY, (Endpoint("10.1.1.1", 8080),))
+    world.commit()
+    assert KEY in world.graph.unserved
+    world.set(yaml.safe_load(SLICE))
+    assert not world.commit().changes(world.graph.endpoints)
+    assert KEY not in world.graph.unserved
+
+
 def test_overrides_go_before_slices_and_count_for_every_port() -> None:
     world = World().load(MANIFESTS + "---" + SLICE)
     world.sources.endpoint_overrides.set(KEY._replace(port=0), (Endpoint("127.0.0.1", 1),))
