@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from propylon.incremental.commit import Cause, Change, Commit, Failure
 from propylon.incremental.dependencies import Readers
+from propylon.incremental.order import in_order, ordered
 
 if TYPE_CHECKING:
     from propylon.incremental.engine import Engine
@@ -31,7 +32,7 @@ class Collection(Generic[K, V]):
         "_dirty",
         "_engine",
         "_followers",
-        "_in_order",
+        "_news",
         "_order",
         "_readers",
         "_snapshot",
@@ -45,10 +46,10 @@ class Collection(Generic[K, V]):
         self._engine = engine
         self._values: dict[K, V] = {}
         self._snapshot: Mapping[K, V] | None = None
+        self._news: list[tuple[Collection[Any, Any], dict[Any, Change[Any]]]] = []
+        """What changed in collections that this one follows, since it was worked off last."""
         self._dirty: dict[K, tuple[Cause, ...]] = {}
-        self._in_order = False
-        """Whether the keys in `_dirty` are in order for certain, as they are where one collection's changes made them
-        so: sorting tens of thousands that are sorted is not for nothing."""
+        """What else is to be looked at: keys of nodes whose reads changed; with a trace everything, with its causes."""
         self._followers: list[Collection[Any, Any]] = []
         self._readers = Readers(self, "get")
         self._whole_readers = Readers(self, "all")
@@ -65,13 +66,8 @@ class Collection(Generic[K, V]):
     def snapshot(self) -> Mapping[K, V]:
         """Return the committed content in key order, as a mapping that never changes."""
         if self._snapshot is None:
-            self._snapshot = MappingProxyType({key: self._values[key] for key in in_order(self._values)})
+            self._snapshot = MappingProxyType(dict(ordered(self._values)))
         return self._snapshot
-
-    @property
-    def _changes_in_order(self) -> bool:
-        """Whether `_settle` tells of changes in the order of their keys."""
-        return True
 
     def __len__(self) -> int:
         return len(self._values)
@@ -117,46 +113,61 @@ class Collection(Generic[K, V]):
         changes[key] = (old, new)
         return True
 
-    def _spread(self, changes: Mapping[K, Change[V]]) -> None:
+    def _spread(self, changes: dict[K, Change[V]]) -> None:
         """Mark everything that follows or read what changed."""
         self._snapshot = None
+        engine = self._engine
         for follower in self._followers:
-            if self._engine.trace:
+            if engine.trace:
                 for key in changes:
                     follower._mark(key, self, key, "input")
-                continue
-            if follower._dirty:
-                follower._in_order = False
-                follower._dirty.update(dict.fromkeys(changes, ()))
             else:
-                follower._in_order = self._changes_in_order
-                follower._dirty = dict.fromkeys(changes, ())
-            self._engine._due.add(follower._order)
-        if read := self._readers._cells:
+                follower._news.append((self, changes))
+                engine._due.add(follower._order)
+        if read := self._readers:
             for key in changes:
                 if key in read:
-                    self._mark_readers(self._readers, key)
-        if self._whole_readers.any:
+                    self._mark_readers(read, key)
+        if self._whole_readers:
             self._mark_readers(self._whole_readers, None)
 
     def _mark_readers(self, readers: Readers, key: Any) -> None:
+        is_traced, due = self._engine.trace, self._engine._due
         for cell in readers.of(key):
-            cell.owner._mark(cell.key, self, key, readers.grain)
+            owner = cell.owner
+            if is_traced:
+                owner._mark(cell.key, self, key, readers.grain)
+            else:
+                owner._dirty[cell.key] = ()
+                due.add(owner._order)
 
     def _mark(self, key: Any, cause: Collection[Any, Any], cause_key: Any, grain: str) -> None:
-        if self._engine.trace:
-            self._dirty[key] = (*self._dirty.get(key, ()), Cause(cause.name, cause_key, grain))
-        else:
-            self._dirty[key] = ()
-        self._in_order = False
+        """Mark a key and note why."""
+        self._dirty[key] = (*self._dirty.get(key, ()), Cause(cause.name, cause_key, grain))
         self._engine._due.add(self._order)
 
-    def _take_dirty(self) -> dict[K, tuple[Cause, ...]]:
-        """Return what is dirty, in the order of its keys, and note that nothing is any more."""
-        dirty, self._dirty = self._dirty, {}
-        if self._in_order or len(dirty) < 2:
-            return dirty
-        return {key: dirty[key] for key in in_order(dirty)}
+    def _take(self, over: Collection[Any, Any]) -> tuple[dict[Any, Change[Any]], bool]:
+        """Return what is to be worked off, as key -> (before, value in `over` by now), and note that nothing is any
+        more.
+
+        The second is whether a key without anything before was not there when this was last called: so it is if there
+        was one batch of changes and nothing else, as at a start. Otherwise what stands before means nothing.
+        """
+        news, dirty = self._news, self._dirty
+        if len(news) == 1 and not dirty:
+            self._news = []
+            return news[0][1], True
+        work: dict[Any, Change[Any]] = {}
+        if news:
+            self._news = []
+            for _, changes in news:
+                work.update(changes)
+        if dirty:
+            self._dirty = {}
+            values = over._values
+            for key in in_order(dirty):  # marks come in any order
+                work[key] = (None, values.get(key))
+        return work, False
 
     def _follow(self, over: Collection[Any, Any]) -> None:
         """Have every change of `over`, and all it holds now, mark the same key here."""
@@ -214,92 +225,97 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
         super().__init__(engine, name)
         self.over = over
         self._fn = fn
-        self._buckets_of: dict[K, frozenset[I] | tuple[I, ...]] = {}
+        self._buckets_of: dict[K, tuple[I, ...]] = {}
+        """Of those entries that are in any, each bucket once."""
         self._member_readers = Readers(self, "members")
         self._count_readers = Readers(self, "count")
         self._follow(over)
 
     def _settle(self, commit: Commit) -> dict[I, Change[tuple[K, ...]]]:
-        dirty: dict[Any, tuple[Cause, ...]] = self._dirty
-        if not dirty:
+        work, is_known = self._take(self.over)
+        if not work:
             return {}
-        self._dirty = {}
-        commit.indexed[self.name] = len(dirty)
-        joined: dict[I, list[K]] = {}
+        commit.indexed[self.name] = len(work)
+        joined: dict[I, tuple[K, ...] | list[K]] = {}
         left: dict[I, list[K]] = {}
-        self._classify(dirty, joined, left, commit)
-        members, sizes = self._member_readers._cells, self._count_readers._cells
+        self._classify(work, is_known or not self._buckets_of, joined, left, commit)
+        for bucket in left:
+            joined.setdefault(bucket, ())
         changes: dict[I, Change[tuple[K, ...]]] = {}
         values = self._values
-        for bucket in in_order({**joined, **left} if left else joined):
-            before = values.get(bucket)
-            if before is None:  # nobody left it
-                added = joined[bucket]
-                after = (added[0],) if len(added) == 1 else tuple(in_order(added))
-                values[bucket] = after
-                changes[bucket] = (None, after)
+        for bucket, added in joined.items():
+            alone = added if isinstance(added, tuple) else tuple(in_order(added))
+            before = values.setdefault(bucket, alone)
+            if before is alone:  # there was none
+                changes[bucket] = (None, alone)
             else:
-                after = patched(before, joined.get(bucket, ()), left.get(bucket, ()))
-                self._store(bucket, after or None, changes)
-            if members:
-                self._mark_readers(self._member_readers, bucket)
-            if sizes and (before is None or len(before) != len(after)):
-                self._mark_readers(self._count_readers, bucket)
+                self._store(bucket, patched(before, added, left.get(bucket, ())) or None, changes)
+        if members := self._member_readers:
+            for bucket in changes:
+                if bucket in members:
+                    self._mark_readers(members, bucket)
+        if sizes := self._count_readers:
+            for bucket, (old, new) in changes.items():
+                if bucket in sizes and len(old or ()) != len(new or ()):
+                    self._mark_readers(sizes, bucket)
         return changes
 
-    def _classify(self, dirty: Iterable[K], joined: dict[I, list[K]], left: dict[I, list[K]], commit: Commit) -> None:
-        """Find out which entries join and leave which buckets; who reads a bucket in which one stays is marked."""
-        fn, values, buckets_of, is_read = self._fn, self.over._values, self._buckets_of, self._member_readers.any
-        old: frozenset[I] | tuple[I, ...] | None
-        new: frozenset[I] | tuple[I, ...]
-        for key in dirty:
-            value = values.get(key)
-            old = buckets_of.get(key)
-            if value is None:
-                new = ()
-            else:
-                try:
-                    new = tuple(fn(key, value))
-                    if old is None and len(new) < 2:
-                        if new:
-                            own = [key]
-                            members = joined.setdefault(new[0], own)
-                            if members is not own:
+    def _classify(
+        self,
+        work: dict[K, Change[V]],
+        is_known: bool,
+        joined: dict[I, tuple[K, ...] | list[K]],
+        left: dict[I, list[K]],
+        commit: Commit,
+    ) -> None:
+        """Find out which entries join and leave which buckets; who reads a bucket in which one stays is marked.
+
+        A bucket that one entry joins has a tuple in `joined`, as its members are most often; others have a list.
+        """
+        fn, buckets_of = self._fn, self._buckets_of
+        for key, (before, value) in work.items():
+            old = None if is_known and before is None else buckets_of.get(key)
+            try:
+                new: tuple[I, ...] = () if value is None else tuple(fn(key, value))
+                if len(new) > 1:
+                    new = tuple(dict.fromkeys(new))  # no set, which has another order in every process
+                joins: Iterable[I] = new
+                if old is not None:
+                    joins = self._move(key, old, new, left)
+                if joins:
+                    own = (key,)
+                    for bucket in joins:
+                        members = joined.setdefault(bucket, own)
+                        if members is not own:
+                            if isinstance(members, list):
                                 members.append(key)
-                            buckets_of[key] = new
-                        continue
-                    # One bucket is the rule; a frozenset per entry would cost four times a tuple.
-                    new = new if len(new) == 1 and hash(new) is not None else frozenset(new)
-                except Exception as error:  # noqa: BLE001 - the entry stays in its buckets; the batch goes on
-                    commit.failures.append(Failure(self.name, key, error))
-                    new = old or ()
-            if old is None:
-                for bucket in new:
-                    if bucket in joined:
-                        joined[bucket].append(key)
-                    else:
-                        joined[bucket] = [key]
-            else:
-                for bucket in new:
-                    if bucket not in old:
-                        joined.setdefault(bucket, []).append(key)
-                    elif is_read:
-                        self._mark_readers(self._member_readers, bucket)
-                for bucket in old:
-                    if bucket not in new:
-                        left.setdefault(bucket, []).append(key)
+                            else:
+                                joined[bucket] = [*members, key]
+            except Exception as error:  # noqa: BLE001 - the entry stays in its buckets; the batch goes on
+                commit.failures.append(Failure(self.name, key, error))
+                if old is not None:
+                    self._move(key, old, old, left)
+                continue
             if new:
                 buckets_of[key] = new
             elif old is not None:
                 del buckets_of[key]
 
-
-def in_order(keys: Iterable[K]) -> list[K]:
-    """Return the keys sorted, so that batches are alike in every process; as they come if they cannot be compared."""
-    try:
-        return sorted(keys)  # type: ignore[type-var]
-    except TypeError:
-        return list(keys)
+    def _move(self, key: K, old: tuple[I, ...], new: tuple[I, ...], left: dict[I, list[K]]) -> tuple[I, ...]:
+        """Take an entry out of the buckets it left, mark who reads those it stays in, and return which it joins."""
+        stays: Iterable[I] = old
+        joins: tuple[I, ...] = ()
+        if new != old:
+            before, after = frozenset(old), frozenset(new)
+            joins = tuple([bucket for bucket in new if bucket not in before])
+            stays = before & after
+            for bucket in old:
+                if bucket not in after:
+                    left.setdefault(bucket, []).append(key)
+        if readers := self._member_readers:
+            for bucket in stays:
+                self._mark_readers(readers, bucket)
+        return joins
 
 
 def patched(members: tuple[K, ...], joined: Iterable[K], left: Iterable[K]) -> tuple[K, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+from propylon.incremental.order import ordered
 
 if TYPE_CHECKING:
     from propylon.incremental.collection import Collection
@@ -54,11 +55,14 @@ class Commit:
     nodes computed and the index entries looked at; `trace` is empty unless `Engine.trace` was on.
     """
 
-    __slots__ = ("_changes", "_disordered", "failures", "indexed", "recomputed", "trace")
+    __slots__ = ("_changes", "_grown", "_ordered", "failures", "indexed", "recomputed", "trace")
 
     def __init__(self) -> None:
         self._changes: dict[Collection[Any, Any], dict[Any, Change[Any]]] = {}
-        self._disordered: set[Collection[Any, Any]] = set()
+        self._ordered: set[Collection[Any, Any]] = set()
+        """Whose changes were asked for, and so were brought in order."""
+        self._grown: set[Collection[Any, Any]] = set()
+        """Where every change is a key that was not there before."""
         self.failures: list[Failure] = []
         self.recomputed: dict[str, int] = {}
         self.indexed: dict[str, int] = {}
@@ -66,7 +70,13 @@ class Commit:
 
     def changes(self, collection: Collection[K, V]) -> Mapping[K, Change[V]]:
         """Return key -> (old, new) for what changed in `collection`, in key order; empty if nothing did."""
-        return self._changes.get(collection, {})
+        changes = self._changes.get(collection)
+        if changes is None:
+            return {}
+        if collection not in self._ordered:
+            self._ordered.add(collection)
+            self._changes[collection] = changes = ordered(changes)
+        return changes
 
     @property
     def changed(self) -> bool:
@@ -83,19 +93,23 @@ class Commit:
         """How many nodes were computed."""
         return sum(self.recomputed.values())
 
+    def _note(self, collection: Collection[Any, Any], changes: dict[Any, Change[Any]], only_new: bool) -> None:
+        self._changes[collection] = changes
+        if only_new:
+            self._grown.add(collection)
+
     def _continue(self, later: Commit) -> None:
         """Add what a later part of the same batch did; `_finish` is to follow the last one."""
+        self._ordered.difference_update(later._changes)
         for collection, changes in later._changes.items():
+            only_new = collection in later._grown
             mine = self._changes.get(collection)
             if mine is None:
-                self._changes[collection] = dict(changes)
-                continue
-            if mine.keys().isdisjoint(changes):
-                if not _follow(changes, mine):
-                    self._disordered.add(collection)
-                mine.update(changes)
+                self._note(collection, dict(changes), only_new)
+            elif only_new and collection in self._grown:
+                mine.update(changes)  # none is in both: it would have gone in between
             else:
-                self._disordered.add(collection)
+                self._grown.discard(collection)
                 _join(mine, changes)
         self.failures += later.failures
         self.trace += later.trace
@@ -104,13 +118,8 @@ class Commit:
                 counts[name] = counts.get(name, 0) + count
 
     def _finish(self) -> None:
-        for collection in self._disordered:
-            changes = self._changes[collection]
-            if changes:
-                self._changes[collection] = _by_key(changes)
-            else:
-                del self._changes[collection]
-        self._disordered.clear()
+        for collection in [collection for collection, changes in self._changes.items() if not changes]:
+            del self._changes[collection]
 
     def explain(self) -> str:
         """Tell the batch as text: one line per changed source key and per recomputed node."""
@@ -152,19 +161,3 @@ def _join(gathered: dict[K, Change[V]], changes: Mapping[K, Change[V]]) -> None:
             gathered.pop(key, None)
         else:
             gathered[key] = (old, new)
-
-
-def _follow(later: dict[K, Change[V]], earlier: dict[K, Change[V]]) -> bool:
-    """Whether all of the later keys come after the earlier ones, both in order: as where a large world is read in parts
-    that are."""
-    try:
-        return not earlier or bool(next(reversed(earlier)) < next(iter(later)))  # type: ignore[operator]
-    except TypeError:
-        return False
-
-
-def _by_key(changes: dict[K, Change[V]]) -> dict[K, Change[V]]:
-    try:
-        return dict(sorted(changes.items(), key=itemgetter(0)))
-    except TypeError:
-        return changes

@@ -7,7 +7,7 @@ key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,83 +16,86 @@ if TYPE_CHECKING:
 
 
 FEW = 16
-"""Up to so many dependencies are kept as they were read, some twice maybe: to find out costs more than it saves."""
+"""Up to so many dependencies are kept as they were read, some twice maybe, and so many readers of a key in a list: to
+find a thing among them costs less than a set."""
 
 
 class Cell:
-    """One node: the key it is computed for, what its last computation read."""
+    """One node that read something: the key it is computed for, what its last computation read, some of it twice maybe.
 
-    __slots__ = ("dependencies", "failed", "key", "owner")
+    Made without arguments and filled by whoever makes it, which takes a third of the time of a constructor.
+    """
 
-    def __init__(self, owner: Node[Any, Any, Any, Any], key: Any) -> None:
-        self.owner = owner
-        self.key = key
-        self.dependencies: tuple[Dependency, ...] = ()
-        self.failed = False
+    __slots__ = ("dependencies", "key", "owner")
 
-    def depend_on(self, dependencies: Sequence[Dependency]) -> None:
-        """Replace what this cell depends on."""
-        new = tuple(dependencies if len(dependencies) <= FEW else dict.fromkeys(dependencies))
-        if new == self.dependencies:
+    owner: Node[Any, Any, Any, Any]
+    key: Any
+    dependencies: list[Dependency]
+
+    def depend_on(self, new: list[Dependency]) -> None:
+        """Replace what this cell depends on; keeps the list."""
+        old = self.dependencies
+        if len(new) > FEW:
+            new = [*dict.fromkeys(new)]
+        if new == old:
             return
-        old, self.dependencies = self.dependencies, new
-        if not old:  # the first computation, and so most of all
-            for readers, key in new:
-                present = readers._cells.setdefault(key, self)
-                if present is not self:
-                    if isinstance(present, set):
-                        present.add(self)
-                    else:
-                        readers.add(key, self)
-            return
+        self.dependencies = new
         for readers, key in set(old).difference(new):
             readers.remove(key, self)
         for readers, key in set(new).difference(old):
             readers.add(key, self)
 
 
-class Readers:
-    """The cells that read a collection at one grain, by key."""
+class Readers(dict[Any, "Cell | list[Cell] | set[Cell]"]):
+    """The cells that read a collection at one grain, by key; compared and hashed as the object it is.
 
-    __slots__ = ("_cells", "collection", "grain")
+    Most keys have one reader, which stands there alone, or up to FEW in a list: a set for each of 10,000 keys would
+    cost more than the values.
+    """
+
+    __slots__ = ("collection", "grain")
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __init__(self, collection: Collection[Any, Any], grain: str) -> None:
+        super().__init__()
         self.collection = collection
         self.grain = grain
-        # Most keys have one reader; a set for each of 10,000 would cost more than the values.
-        self._cells: dict[Any, Cell | set[Cell]] = {}
 
     def add(self, key: Any, cell: Cell) -> None:
         """Record that `cell` read `key`."""
-        present = self._cells.get(key)
-        if present is None:
-            self._cells[key] = cell
-        elif isinstance(present, set):
+        present = self.setdefault(key, cell)
+        if present is not cell:
+            self.share(key, present, cell)
+
+    def share(self, key: Any, present: Cell | list[Cell] | set[Cell], cell: Cell) -> None:
+        """Record that `cell` read `key`, as did who is `present` there."""
+        if isinstance(present, set):
             present.add(cell)
-        elif present is not cell:
-            self._cells[key] = {present, cell}
+        elif not isinstance(present, list):
+            self[key] = [present, cell]
+        elif cell not in present:
+            present.append(cell)
+            if len(present) > FEW:
+                self[key] = set(present)
 
     def remove(self, key: Any, cell: Cell) -> None:
         """Forget that `cell` read `key`."""
-        present = self._cells.get(key)
+        present = self.get(key)
         if present is cell:
-            del self._cells[key]
-        elif isinstance(present, set):
-            present.discard(cell)
+            del self[key]
+        elif isinstance(present, list | set) and cell in present:
+            present.remove(cell)
             if len(present) == 1:
-                self._cells[key] = present.pop()
+                self[key] = present.pop()
 
     def of(self, key: Any) -> Iterable[Cell]:
         """Return the cells that read `key`; marking them does not change the register."""
-        present = self._cells.get(key)
+        present = self.get(key)
         if present is None:
             return ()
-        return present if isinstance(present, set) else (present,)
-
-    @property
-    def any(self) -> bool:
-        """Whether any cell read anything at this grain."""
-        return bool(self._cells)
+        return (present,) if isinstance(present, Cell) else present
 
 
 Dependency = tuple[Readers, Any]

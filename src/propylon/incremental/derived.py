@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from propylon.incremental.collection import Collection, in_order
-from propylon.incremental.commit import Cause, Change, Commit, Failure, Recomputed, Result
-from propylon.incremental.dependencies import Cell
-from propylon.incremental.look import Look
+from propylon.incremental.collection import Collection
+from propylon.incremental.commit import Change, Commit, Failure, Recomputed, Result
+from propylon.incremental.dependencies import Cell, Dependency
+from propylon.incremental.look import CLOSED, Look
+from propylon.incremental.order import in_order
 
 if TYPE_CHECKING:
     from propylon.incremental.engine import Engine
@@ -25,69 +26,73 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
     A function that raises leaves its cell's output as it was; what it read until then is what makes it run again.
     """
 
-    __slots__ = ("_cells", "_fn", "over")
+    __slots__ = ("_cells", "_fn", "_look", "over")
 
     def __init__(self, engine: Engine, name: str, over: Collection[K, V], fn: Callable[[K, V, Look], Any]) -> None:
         super().__init__(engine, name)
         self.over = over
         self._fn = fn
+        self._look = Look(self)
         self._cells: dict[K, Cell] = {}
-        """Of those nodes that read something, or that failed."""
+        """Of those nodes that read something."""
         self._follow(over)
 
     def _settle(self, commit: Commit) -> dict[K2, Change[R]]:
-        if not self._dirty:
+        # One loop with everything at hand: a start goes through it 19 times a route. What is rare is a call.
+        marked = self._dirty
+        work, is_new = self._take(self.over)
+        if not work:
             return {}
-        dirty: dict[Any, tuple[Cause, ...]] = self._take_dirty()
         changes: dict[K2, Change[R]] = {}
-        recomputed = 0
-        values, trace = self.over._values, self._engine.trace
-        for key, causes in dirty.items():
-            value = values.get(key)
-            if value is None:
-                self._drop(key)
-                result: Result = "removed"
-                self._accept(key, None, changes)
-            else:
-                recomputed += 1
-                result = self._recompute(key, value, changes, commit)
-            if trace:
-                commit.trace.append(Recomputed(self.name, key, causes, result))
-        if recomputed:
+        removed = 0
+        fn, look, cells, accept = self._fn, self._look, self._cells, self._accept
+        failing, trace = self._engine._failing, self._engine.trace
+        try:
+            for key, (before, value) in work.items():
+                if value is None:
+                    removed += 1
+                    self._drop(key)
+                    accept(key, None, changes)
+                    if trace:
+                        commit.trace.append(Recomputed(self.name, key, marked.get(key, ()), "removed"))
+                    continue
+                read: list[Dependency] = []
+                look._read = read
+                result: Result
+                try:
+                    result = "changed" if accept(key, fn(key, value, look), changes) else "equal"
+                    if failing:
+                        failing.pop((self.name, key), None)
+                except Exception as error:  # noqa: BLE001 - a function's failure is data; the batch goes on
+                    commit.failures.append(Failure(self.name, key, error))
+                    failing[self.name, key] = error
+                    result = "failed"
+                cell = None if is_new and before is None else cells.get(key)
+                if cell is not None:
+                    cell.depend_on(read)
+                elif read:
+                    cells[key] = cell = Cell()
+                    cell.owner, cell.key, cell.dependencies = self, key, read
+                    for readers, read_key in read:
+                        present = readers.setdefault(read_key, cell)
+                        if present is not cell:
+                            if isinstance(present, set):  # many readers, so no call for each
+                                present.add(cell)
+                            else:
+                                readers.share(read_key, present, cell)
+                if trace:
+                    commit.trace.append(Recomputed(self.name, key, marked.get(key, ()), result))
+        finally:
+            look._read = CLOSED
+        if recomputed := len(work) - removed:
             commit.recomputed[self.name] = recomputed
         return self._finish(changes)
-
-    def _recompute(self, key: K, value: V, changes: dict[K2, Change[R]], commit: Commit) -> Result:
-        cell = self._cells.get(key)
-        look = self._engine._look
-        look._node, look._dependencies = self, []
-        try:
-            output = self._fn(key, value, look)
-            changed = self._accept(key, output, changes)
-        except Exception as error:  # noqa: BLE001 - a function's failure is data; the batch goes on
-            commit.failures.append(Failure(self.name, key, error))
-            self._engine._failing[self.name, key] = error
-            if cell is None:
-                cell = self._cells[key] = Cell(self, key)
-            cell.failed = True
-            return "failed"
-        finally:
-            look._node = None
-            if cell is None and look._dependencies:
-                cell = self._cells[key] = Cell(self, key)
-            if cell is not None:
-                cell.depend_on(look._dependencies)
-        if cell is not None and cell.failed:
-            cell.failed = False
-            self._engine._failing.pop((self.name, key), None)
-        return "changed" if changed else "equal"
 
     def _drop(self, key: K) -> None:
         cell = self._cells.pop(key, None)
         if cell is not None:
-            cell.depend_on(())
-            if cell.failed:
-                self._engine._failing.pop((self.name, key), None)
+            cell.depend_on([])
+        self._engine._failing.pop((self.name, key), None)
 
     def _accept(self, key: K, output: Any, changes: dict[K2, Change[R]]) -> bool:
         """Take over the output for an input key (None: it has none) and tell whether it differs from the last one."""
@@ -119,7 +124,7 @@ class FlatDerived(Node[K, V, K2, R]):
         self._parts: dict[K, dict[K2, R]] = {}
         self._claims: dict[K2, tuple[K, ...]] = {}
         self._touched: dict[K2, None] = {}
-        """No set: what comes in order of inputs mostly is in order of outputs too, and so nearly sorted."""
+        """What a batch says of outputs that were there or that several inputs produce."""
 
     @property
     def clashes(self) -> Mapping[K2, tuple[K, ...]]:
@@ -128,11 +133,9 @@ class FlatDerived(Node[K, V, K2, R]):
 
     def _accept(self, key: K, output: Any, changes: dict[K2, Change[R]]) -> bool:
         old = self._parts.get(key)
-        if not output and old is None:
-            return False
-        new: dict[K2, R] = {k: v for k, v in output.items() if v is not None} if output else {}
         if old is None:
-            return self._accept_first(key, new)
+            return bool(output) and self._accept_first(key, output, changes)
+        new: dict[K2, R] = {k: v for k, v in output.items() if v is not None} if output else {}
         differing = [k for k, v in new.items() if k not in old or not (old[k] is v or old[k] == v)]
         gone = [k for k in old if k not in new]
         if not differing and not gone:
@@ -141,6 +144,8 @@ class FlatDerived(Node[K, V, K2, R]):
             if k not in old:
                 claimants = self._claims.get(k)
                 self._claims[k] = (key,) if claimants is None else tuple(in_order((*claimants, key)))
+                if changes.pop(k, None):
+                    del self._values[k]
         for k in gone:
             remaining = tuple(claimant for claimant in self._claims[k] if claimant != key)
             if remaining:
@@ -150,37 +155,43 @@ class FlatDerived(Node[K, V, K2, R]):
         if new:
             self._parts[key] = new
         else:
-            self._parts.pop(key, None)
+            del self._parts[key]
         self._touched.update(dict.fromkeys(differing))
         self._touched.update(dict.fromkeys(gone))
         return True
 
-    def _accept_first(self, key: K, new: dict[K2, R]) -> bool:
-        """Take over the outputs of an input that had none; at the start, that is every one."""
+    def _accept_first(self, key: K, output: Mapping[K2, R | None], changes: dict[K2, Change[R]]) -> bool:
+        """Take over the outputs of an input that had none; at the start, that is every one.
+
+        What nobody else produces is in the collection at once; the rest is up to `_finish`.
+        """
+        new = dict(output)
+        claims, values, own = self._claims, self._values, (key,)
+        for k, v in output.items():
+            if v is None:
+                del new[k]
+                continue
+            claimants = claims.setdefault(k, own)
+            if claimants is own and k not in values:
+                values[k] = v
+                changes[k] = (None, v)
+                continue
+            self._touched[k] = None
+            if claimants is not own:
+                claims[k] = tuple(in_order((*claimants, key)))
+                if changes.pop(k, None):
+                    del values[k]
         if not new:
             return False
-        own = (key,)
-        for k in new:
-            claimants = self._claims.setdefault(k, own)
-            if claimants is not own:
-                self._claims[k] = tuple(in_order((*claimants, key)))
-            self._touched[k] = None
-        self._parts[key] = new
+        self._parts[key] = new  # type: ignore[assignment]  # without None
         return True
 
     def _finish(self, changes: dict[K2, Change[R]]) -> dict[K2, Change[R]]:
         # Only now, when every input has spoken, is it known who wins a key: an output may move between inputs.
-        if not self._touched:
-            return changes
-        touched, self._touched = self._touched, {}
-        own, claims, parts = self._values, self._claims, self._parts
-        for key in in_order(touched):
-            claimants = claims.get(key)
-            if claimants is None:
-                self._store(key, None, changes)
-            elif key in own:
-                self._store(key, parts[claimants[0]][key], changes)
-            else:
-                value = own[key] = parts[claimants[0]][key]
-                changes[key] = (None, value)
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            claims, parts = self._claims, self._parts
+            for key in touched:
+                claimants = claims.get(key)
+                self._store(key, None if claimants is None else parts[claimants[0]][key], changes)
         return changes

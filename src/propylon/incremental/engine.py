@@ -42,7 +42,6 @@ class Engine:
         self._names: set[str] = set()
         self._observations: list[Observation[Any, Any]] = []
         self._failing: dict[tuple[str, Any], Exception] = {}
-        self._look = Look()
         self._committing = False
 
     def source(self, name: str) -> Source[Any, Any]:
@@ -121,7 +120,7 @@ class Engine:
             self.batches += 1
             for observation in self._observations:
                 if observation.collection in commit._changes:
-                    observation._gather(commit._changes[observation.collection])
+                    observation._gather(commit.changes(observation.collection))
         return commit
 
     def advance(self) -> Commit:
@@ -171,9 +170,10 @@ class Engine:
                     break
                 due.discard(order)
                 collection = self._collections[order]
+                before = len(collection._values)
                 changes = collection._settle(commit)
                 if changes:
-                    commit._changes[collection] = changes
+                    commit._note(collection, changes, len(collection._values) - before == len(changes))
                     collection._spread(changes)
         finally:
             self._committing = False

@@ -13,19 +13,25 @@ V = TypeVar("V")
 class Union(Collection[K, V]):
     """All entries of its parts; should a key be in several of them, the first part counts."""
 
-    __slots__ = ("_parts", "_settled_in_order")
+    __slots__ = ("_parts",)
 
     def __init__(self, engine: Engine, name: str, *parts: Collection[K, V]) -> None:
         super().__init__(engine, name)
         self._parts = parts
-        self._settled_in_order = False
         for part in parts:
             part._followers.append(self)
             self._dirty.update(dict.fromkeys(part._values, ()))
 
     def _settle(self, commit: Commit) -> dict[K, tuple[V | None, V | None]]:
+        news, self._news = self._news, []
         dirty, self._dirty = self._dirty, {}
-        self._settled_in_order = self._in_order
+        if len(news) == 1 and not dirty:
+            ((part, told),) = news
+            if not any(other._values for other in self._parts if other is not part):
+                self._mirror(told)
+                return told
+        for _, told in news:
+            dirty.update(dict.fromkeys(told, ()))
         changes: dict[Any, tuple[V | None, V | None]] = {}
         parts = [part._values for part in self._parts if part._values]
         own, store = self._values, self._store
@@ -41,6 +47,11 @@ class Union(Collection[K, V]):
                 store(key, value, changes)
         return changes
 
-    @property
-    def _changes_in_order(self) -> bool:
-        return self._settled_in_order
+    def _mirror(self, changes: dict[K, tuple[V | None, V | None]]) -> None:
+        # One part has all there is, and had it before, as no other told of anything: its changes are those of all.
+        own = self._values
+        for key, (_, value) in changes.items():
+            if value is None:
+                del own[key]
+            else:
+                own[key] = value

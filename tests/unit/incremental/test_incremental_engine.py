@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from propylon.incremental import Engine, Index, Look, OrderError, Source
+from propylon.incremental.dependencies import FEW
 from propylon.incremental.union import Union
 
 
@@ -126,6 +127,28 @@ def test_dependencies_are_replaced_on_every_recompute() -> None:
     engine.commit()
     source.set("b", 7)
     assert engine.commit().recomputed == {}
+
+
+@pytest.mark.parametrize("many", [1, 2, FEW, FEW + 1, 3 * FEW])
+def test_any_number_of_nodes_may_read_a_key_and_each_may_stop(many: int) -> None:
+    engine = Engine()
+    source = numbers(engine, a=1, b=2)
+    names: Source[int, str] = engine.source("names")
+    engine.derive("named", names, lambda key, value, look: [look.get(source, name) for name in value for _ in range(2)])
+    names.replace(dict.fromkeys(range(many), "a"))
+    engine.commit()
+    for gone in range(many):
+        source.set("a", 10 + gone)
+        assert engine.commit().recomputed == {"named": many - gone}
+        if gone % 2:
+            names.set(gone, "b")
+        else:
+            names.remove(gone)
+        engine.commit()
+    source.set("a", 9)
+    assert engine.commit().recomputed == {}
+    source.set("b", 9)
+    assert engine.commit().total_recomputed == many // 2
 
 
 def by_parity(engine: Engine) -> tuple[Source[str, int], Index[int, str, int], Source[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from propylon.incremental import Collection, Engine, Index, Look, Observation, Source
+from propylon.incremental.union import Union
 
 KEYS = range(8)
 
@@ -39,7 +40,7 @@ class Program:
                 early.close()
             over = random.choice(self.plain)
             modulus = random.randrange(2, 5)
-            kind = random.choice(("derive", "derive", "flat", "index", "grouped"))
+            kind = random.choice(("derive", "derive", "flat", "index", "grouped", "union"))
             name = f"{kind} {number}"
             if kind == "index":
                 self.indexes.append(over.index(name, lambda key, value, m=modulus: range(value % m)))  # type: ignore[misc]
@@ -47,6 +48,8 @@ class Program:
                 self.plain.append(self.engine.derive(name, over, self.function(random)))
             elif kind == "flat":
                 self.plain.append(self.engine.flat_derive(name, over, self.flat_function(random)))
+            elif kind == "union":
+                self.plain.append(Union(self.engine, name, over, random.choice(self.plain)))  # keys overlap on purpose
             elif self.indexes:
                 read = self.reads(random)
                 index = random.choice(self.indexes)
@@ -75,6 +78,7 @@ class Program:
             lambda key, look: sum(k + v for k, v in look.by(index, key % 3)),
             lambda key, look: sum(place * k for place, k in enumerate(look.keys(index, key % 3))),
             lambda key, look: look.count(index, key % 3),
+            lambda key, look: look.any(index, (key % 3, key % 2)),
             lambda key, look: len(look.get(index, key % 3) or ()),
         ]
         return random.choice(ways)
@@ -144,6 +148,7 @@ def test_incremental_equals_from_scratch(seed: int, ahead: int) -> None:
             old = before[collection.name]
             expected = {k: (old.get(k), after.get(k)) for k in {*old, *after} if old.get(k) != after.get(k)}
             assert commit.changes(collection) == expected
+            assert list(commit.changes(collection)) == sorted(expected)
         if random.random() < 0.5:
             for observation in observations:
                 mirror = mirrors[observation.collection.name]
