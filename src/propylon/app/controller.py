@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from propylon import api
 from propylon.app.findings import build_findings
@@ -216,8 +217,8 @@ def _decoded_without_echo(document: Mapping[str, Any] | bytes) -> Any:
         # Nobody else has the object yet, so that changing it in place is safe.
         kind: Any = type(decoded)
         if (status := _default_status(kind)) is not msgspec.NODEFAULT:
-            msgspec.structs.force_setattr(decoded, "status", status)
-        msgspec.structs.force_setattr(decoded.metadata, "resource_version", "")
+            force_setattr(decoded, "status", status)
+        force_setattr(decoded.metadata, "resource_version", "")
         return decoded
     return api.decode(_without_echo(document))
 

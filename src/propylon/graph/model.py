@@ -19,6 +19,10 @@ Protocol = Literal["HTTP", "HTTPS", "TLS", "TCP", "UDP"]
 Transport = Literal["TCP", "UDP"]
 
 
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """The base of what is in the Graph: made of what was there before it, so that there is no cycle to look for."""
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +114,7 @@ class SecretKey(NamedTuple):
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(Value, frozen=True):
     """A named reason why something holds or does not; `field` is a path within the object it is about."""
 
     condition: str
@@ -124,7 +128,7 @@ class Finding(msgspec.Struct, frozen=True):
 # --- classes, gateways, listeners -------------------------------------------------------------------------------------
 
 
-class GatewayClass(msgspec.Struct, frozen=True):
+class GatewayClass(Value, frozen=True):
     """A class that we adopted."""
 
     name: str
@@ -138,7 +142,7 @@ class GatewayClass(msgspec.Struct, frozen=True):
         return not any(f.condition == "Accepted" for f in self.findings)
 
 
-class ClientValidation(msgspec.Struct, frozen=True):
+class ClientValidation(Value, frozen=True):
     """Frontend validation (GEP-91): client certificates checked against CA certificates."""
 
     secret: SecretKey
@@ -147,7 +151,7 @@ class ClientValidation(msgspec.Struct, frozen=True):
     """False for AllowInsecureFallback."""
 
 
-class ListenerTls(msgspec.Struct, frozen=True):
+class ListenerTls(Value, frozen=True):
     """TLS of a listener; `certificates` holds those that are usable."""
 
     mode: Literal["Terminate", "Passthrough"]
@@ -156,7 +160,7 @@ class ListenerTls(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}
 
 
-class Listener(msgspec.Struct, frozen=True):
+class Listener(Value, frozen=True):
     """One listener of a Gateway, own or from a ListenerSet, with all that was found out about it."""
 
     key: ListenerKey
@@ -197,7 +201,7 @@ class Listener(msgspec.Struct, frozen=True):
         return RouteTableKey.of(self.key, self.port, self.protocol)
 
 
-class ListenerSetNode(msgspec.Struct, frozen=True):
+class ListenerSetNode(Value, frozen=True):
     """A ListenerSet that points at a Gateway of ours."""
 
     key: api.ObjectKey
@@ -208,7 +212,7 @@ class ListenerSetNode(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-class Candidates(msgspec.Struct, frozen=True):
+class Candidates(Value, frozen=True):
     """The listeners of a ListenerSet, before they meet others; none if the Gateway does not let the set in."""
 
     node: ListenerSetNode
@@ -216,7 +220,7 @@ class Candidates(msgspec.Struct, frozen=True):
     listeners: tuple[Listener, ...]
 
 
-class Gateway(msgspec.Struct, frozen=True):
+class Gateway(Value, frozen=True):
     """A Gateway of an adopted class. Of its ListenerSets, of which there may be thousands, it knows sums only."""
 
     key: api.ObjectKey
@@ -243,7 +247,7 @@ class Gateway(msgspec.Struct, frozen=True):
         return not any(f.condition == "Accepted" and f.status == "False" for f in self.findings)
 
 
-class BoundPort(msgspec.Struct, frozen=True):
+class BoundPort(Value, frozen=True):
     """One port and transport with at least one servable listener, without these: they change more often."""
 
     key: PortKey
@@ -256,7 +260,7 @@ class BoundPort(msgspec.Struct, frozen=True):
     client_certificate: SecretKey | None = None
 
 
-class Port(msgspec.Struct, frozen=True):
+class Port(Value, frozen=True):
     """All servable listeners of one port and transport, most specific hostname first."""
 
     key: PortKey
@@ -271,7 +275,7 @@ class Port(msgspec.Struct, frozen=True):
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
-class Endpoint(msgspec.Struct, frozen=True, order=True):
+class Endpoint(Value, frozen=True, order=True):
     """One address behind a backend: an IP (v4 or v6), or a DNS name where the backend is one."""
 
     address: str
@@ -280,14 +284,14 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
     """Terminating but still serving: takes requests only if nothing else is left (GEP-1867, KEP-1672)."""
 
 
-class SubjectAltName(msgspec.Struct, frozen=True):
+class SubjectAltName(Value, frozen=True):
     """Accepted identity of a TLS backend."""
 
     type: Literal["DNS", "URI"]
     value: str
 
 
-class BackendTls(msgspec.Struct, frozen=True):
+class BackendTls(Value, frozen=True):
     """How to speak TLS to a backend (BackendTLSPolicy or XBackend.tls)."""
 
     server_name: str
@@ -302,7 +306,7 @@ class BackendTls(msgspec.Struct, frozen=True):
     """The policy that asks for it."""
 
 
-class Backend(msgspec.Struct, frozen=True):
+class Backend(Value, frozen=True):
     """What a BackendKey stands for."""
 
     key: BackendKey
@@ -316,7 +320,7 @@ class Backend(msgspec.Struct, frozen=True):
     """Why it cannot be used (BackendNotFound, UnsupportedProtocol, an invalid BackendTLSPolicy...)."""
 
 
-class Cluster(msgspec.Struct, frozen=True):
+class Cluster(Value, frozen=True):
     """A backend as one Gateway's proxies speak to it."""
 
     key: ClusterKey
@@ -327,7 +331,7 @@ class Cluster(msgspec.Struct, frozen=True):
     """Some rule keeps sessions on it."""
 
 
-class BackendRef(msgspec.Struct, frozen=True):
+class BackendRef(Value, frozen=True):
     """One backendRef of a rule: where it leads, or why it leads nowhere (then its share gets 500)."""
 
     weight: int
@@ -341,7 +345,7 @@ class BackendRef(msgspec.Struct, frozen=True):
 # --- filters ----------------------------------------------------------------------------------------------------------
 
 
-class Mirror(msgspec.Struct, frozen=True, tag=True):
+class Mirror(Value, frozen=True, tag=True):
     """RequestMirror with its backend resolved; the share is numerator/denominator."""
 
     backend: BackendRef
@@ -349,37 +353,37 @@ class Mirror(msgspec.Struct, frozen=True, tag=True):
     denominator: int = 100
 
 
-class RequestHeaders(msgspec.Struct, frozen=True, tag=True):
+class RequestHeaders(Value, frozen=True, tag=True):
     """RequestHeaderModifier."""
 
     change: api.HTTPHeaderFilter
 
 
-class ResponseHeaders(msgspec.Struct, frozen=True, tag=True):
+class ResponseHeaders(Value, frozen=True, tag=True):
     """ResponseHeaderModifier."""
 
     change: api.HTTPHeaderFilter
 
 
-class Redirect(msgspec.Struct, frozen=True, tag=True):
+class Redirect(Value, frozen=True, tag=True):
     """RequestRedirect."""
 
     redirect: api.HTTPRequestRedirectFilter
 
 
-class Rewrite(msgspec.Struct, frozen=True, tag=True):
+class Rewrite(Value, frozen=True, tag=True):
     """URLRewrite."""
 
     rewrite: api.HTTPURLRewriteFilter
 
 
-class Cors(msgspec.Struct, frozen=True, tag=True):
+class Cors(Value, frozen=True, tag=True):
     """CORS (GEP-1767)."""
 
     cors: api.HTTPCORSFilter
 
 
-class ExternalAuth(msgspec.Struct, frozen=True, tag=True):
+class ExternalAuth(Value, frozen=True, tag=True):
     """ExternalAuth (GEP-1494) with its backend resolved."""
 
     auth: api.HTTPExternalAuthFilter
@@ -394,7 +398,7 @@ REFERRING = (Mirror, ExternalAuth)
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-class ValueMatch(msgspec.Struct, frozen=True):
+class ValueMatch(Value, frozen=True):
     """A header or query parameter match; header names are lower case."""
 
     name: str
@@ -402,7 +406,7 @@ class ValueMatch(msgspec.Struct, frozen=True):
     type: MatchType = "Exact"
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(Value, frozen=True):
     """One entry of `matches`; a GRPCRoute's method match is stated as the path and headers it stands for."""
 
     path: str = "/"
@@ -414,14 +418,14 @@ class Match(msgspec.Struct, frozen=True):
     grpc_method: str | None = None
 
 
-class Timeouts(msgspec.Struct, frozen=True):
+class Timeouts(Value, frozen=True):
     """Seconds; 0 disables, None leaves the default (none)."""
 
     request: float | None = None
     backend_request: float | None = None
 
 
-class Retry(msgspec.Struct, frozen=True):
+class Retry(Value, frozen=True):
     """GEP-1731 as v1.7.0 has it."""
 
     attempts: int
@@ -431,7 +435,7 @@ class Retry(msgspec.Struct, frozen=True):
     """Base interval in seconds."""
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(Value, frozen=True):
     """Session persistence (GEP-1619)."""
 
     type: Literal["Cookie", "Header"]
@@ -443,7 +447,7 @@ class Session(msgspec.Struct, frozen=True):
     """The cookie outlives the browser."""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule(Value, frozen=True):
     """One rule of a route, references resolved."""
 
     index: int
@@ -458,7 +462,7 @@ class Rule(msgspec.Struct, frozen=True):
     """Set if the rule as a whole cannot be served as written (say an unsupported filter): it answers 500."""
 
 
-class EffectiveHostname(msgspec.Struct, frozen=True):
+class EffectiveHostname(Value, frozen=True):
     """One hostname under which a route is reachable through a listener."""
 
     hostname: str
@@ -467,7 +471,7 @@ class EffectiveHostname(msgspec.Struct, frozen=True):
     """As the route writes it ("" if it writes none): precedence goes by this one (v1.7.0)."""
 
 
-class Attachment(msgspec.Struct, frozen=True):
+class Attachment(Value, frozen=True):
     """A route accepted by one listener."""
 
     listener: ListenerKey
@@ -479,7 +483,7 @@ class Attachment(msgspec.Struct, frozen=True):
     listener cannot serve."""
 
 
-class RouteParent(msgspec.Struct, frozen=True):
+class RouteParent(Value, frozen=True):
     """One parentRef that leads to a Gateway of ours."""
 
     index: int
@@ -498,7 +502,7 @@ class RouteParent(msgspec.Struct, frozen=True):
         return bool(self.attachments) and not any(f.condition == "Accepted" for f in self.findings)
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(Value, frozen=True):
     """A route with at least one parent of ours."""
 
     ref: api.ObjectRef
@@ -512,7 +516,7 @@ class Route(msgspec.Struct, frozen=True):
     """About the route whatever its parent (ResolvedRefs, PartiallyInvalid...)."""
 
 
-class VirtualHostEntry(msgspec.Struct, frozen=True):
+class VirtualHostEntry(Value, frozen=True):
     """One match of one rule, in its place in the order of precedence."""
 
     route: api.ObjectRef
@@ -521,7 +525,7 @@ class VirtualHostEntry(msgspec.Struct, frozen=True):
     match: Match
 
 
-class VirtualHost(msgspec.Struct, frozen=True):
+class VirtualHost(Value, frozen=True):
     """All that can answer under one hostname of a table, first match first. Empty: 404."""
 
     key: VirtualHostKey
@@ -530,7 +534,7 @@ class VirtualHost(msgspec.Struct, frozen=True):
     """The listener's own request filters (GEP-5224)."""
 
 
-class L4Route(msgspec.Struct, frozen=True):
+class L4Route(Value, frozen=True):
     """The TLSRoute, TCPRoute or UDPRoute that won a place."""
 
     key: L4Key
@@ -541,7 +545,7 @@ class L4Route(msgspec.Struct, frozen=True):
     """Empty or without any usable one: connections are closed."""
 
 
-class Certificate(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+class Certificate(Value, frozen=True, repr_omit_defaults=True):
     """What an SDS resource holds; `private_key` never appears in a repr."""
 
     key: SecretKey
@@ -553,13 +557,13 @@ class Certificate(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return f"Certificate({self.key!r})"
 
 
-class Unserved(msgspec.Struct, frozen=True):
+class Unserved(Value, frozen=True):
     """A Service port that something refers to and that has no endpoints, fallbacks aside."""
 
     transport: Transport
 
 
-class Policy(msgspec.Struct, frozen=True):
+class Policy(Value, frozen=True):
     """A BackendTLSPolicy, per Gateway through which its targets are reached (ancestors)."""
 
     ref: api.ObjectRef

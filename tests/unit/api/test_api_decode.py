@@ -29,6 +29,20 @@ def test_bytes_and_documents_decode_alike(kind: str) -> None:
     assert api.decode_as(info, encoded(document), document["apiVersion"].rpartition("/")[2]) == obj
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{},"kind":"Namespace"}',
+        b'{"apiVersion":"x/v9","kind":"Service","metadata":{"name":"a"},"apiVersion":"v1","kind":"Namespace"}',
+        b'{"metadata":{"name":"a"},"kind":"Namespace","apiVersion":"v1"}',
+        b'{ "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"} }',
+        b'{"apiVersion":"v1","kind":"\\u004eamespace","metadata":{"name":"a"}}',
+    ],
+)
+def test_the_last_word_about_the_kind_counts_wherever_it_stands(document: bytes) -> None:
+    assert api.decode(document) == api.Namespace(api.ObjectMeta("a"))
+
+
 def test_a_route_reads_as_the_gateway_api_says() -> None:
     route = api.decode(
         {
