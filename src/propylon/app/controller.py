@@ -191,10 +191,16 @@ class Controller:
         for collection in self._resources:
             if collection not in changed:
                 continue
+            last, of_node = None, dict[ResourceName, bytes | None]()
             for (node, name), (old, new) in commit.changes(collection).items():
-                known = new or old
-                if known is not None and (old is None or new is None or old.body != new.body):
-                    resources.setdefault(node, {})[known.type_url, name] = new.body if new is not None else None
+                if old is not None and new is not None and old.body == new.body:
+                    continue
+                if node is not last:  # of tens of thousands most belong to the same
+                    last, of_node = node, resources.setdefault(node, {})
+                if new is not None:
+                    of_node[new.type_url, name] = new.body
+                elif old is not None:
+                    of_node[old.type_url, name] = None
         return resources
 
     def resource(self, node: Node, name: ResourceName) -> Resource | None:

@@ -67,10 +67,12 @@ def route_bodies(entry: VirtualHostEntry, place: Place) -> list[bytes]:
 def _forms_of(entry: VirtualHostEntry, place: Place) -> tuple[Form, ...] | None:
     """What the entry's messages are made of; None if they have more of their own than names."""
     rule = entry.rule
-    if rule.session is not None or rule.finding is not None or len(rule.backends) > 1:
+    backends = rule.backends
+    if rule.session is not None or rule.finding is not None or len(backends) > 1:
         return None
     protocol: ApplicationProtocol | None = None
-    for ref in rule.backends:
+    if backends:
+        (ref,) = backends
         if ref.cluster is None or ref.filters or ref.weight < 1:
             return None
         protocol = ref.cluster.protocol

@@ -15,6 +15,7 @@ later, and nobody may slip through by that:
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,10 +28,11 @@ from envoy.type.matcher.v3 import string_pb2
 from propylon.envoy import matcher, names
 from propylon.envoy.resource import pack, seconds
 from propylon.envoy.settings import EnvoySettings
-from propylon.graph.model import ClusterKey, ExternalAuth, Filter, Rule, VirtualHost
+from propylon.graph.model import ClusterKey, ExternalAuth, Filter, Rule, VirtualHost, VirtualHostEntry
 
 _ON = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(check_settings={}))))
 _STANDBY = pack(route_pb.FilterConfig(config=pack(ext_authz_pb2.ExtAuthzPerRoute(disabled=True))))
+_FILTERS = attrgetter("filters")
 WANTED = "authorization"
 """Key in the metadata of routes and virtual hosts (of the filter behind the fallback): the filters they want."""
 _NEVER_COPIED = ("connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
@@ -65,7 +67,12 @@ def route_filter(auth: ExternalAuth) -> AuthorizationFilter:
 
 def may_ask(host: VirtualHost) -> bool:
     """Whether a virtual host has any such filter; at a glance, as hardly one has."""
-    return bool(host.filters) or any(_asked_by(entry.rule) for entry in host.entries)
+    return bool(host.filters) or any(map(_asks, host.entries))
+
+
+def _asks(entry: VirtualHostEntry) -> bool:
+    rule = entry.rule
+    return bool(rule.filters or any(map(_FILTERS, rule.backends))) and bool(_asked_by(rule))
 
 
 def filters_of(host: VirtualHost) -> tuple[AuthorizationFilter, ...]:
