@@ -17,6 +17,7 @@ from propylon.graph.model import (
     Listener,
     ListenerKey,
     RouteParent,
+    Value,
 )
 from propylon.graph.references import namespace_allowed
 from propylon.graph.sources import Sources
@@ -55,7 +56,7 @@ class Tables(NamedTuple):
     by_host: Index[HostKey, ListenerKey, Listener]
 
 
-class Candidate(NamedTuple):
+class Candidate(Value, frozen=True):
     """A route as attachment sees it."""
 
     ref: api.ObjectRef

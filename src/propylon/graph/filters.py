@@ -3,6 +3,8 @@
 from functools import lru_cache
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from propylon import api
 from propylon.graph.model import (
     Cors,
@@ -133,4 +135,4 @@ def build_mirror(resolver: Resolver, mirror: api.HTTPRequestMirrorFilter, field:
 def build_external_auth(resolver: Resolver, auth: api.HTTPExternalAuthFilter, field: str) -> ExternalAuth:
     """Resolve an authorizer, which speaks gRPC or HTTP whatever the route speaks."""
     speaks = "GRPCRoute" if auth.protocol == "GRPC" else "HTTPRoute"
-    return ExternalAuth(auth, resolver._replace(speaks=speaks).backend(auth.backend_ref, f"{field}.backendRef"))
+    return ExternalAuth(auth, replace(resolver, speaks=speaks).backend(auth.backend_ref, f"{field}.backendRef"))

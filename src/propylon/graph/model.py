@@ -20,7 +20,7 @@ Transport = Literal["TCP", "UDP"]
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """The base of what is in the Graph: made of what was there before it, so that there is no cycle to look for."""
+    """What is in the Graph or on its way there: made of what was there before it, so that no cycle can close."""
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from propylon import api
@@ -61,14 +62,15 @@ def build_routes(
     """Build every route that has a parent of ours; those of TLS, TCP and UDP also by themselves, as few are."""
 
     def builder(kind: Kind) -> Callable[[api.ObjectKey, Any, Look], dict[api.ObjectRef, Route]]:
+        referrer = lru_cache(1024)(lambda namespace: Referrer(api.GATEWAY_GROUP, kind.name, namespace))
+
         def build(key: api.ObjectKey, route: Any, look: Look) -> dict[api.ObjectRef, Route]:
             ref = api.ObjectRef(api.GATEWAY_GROUP, kind.name, *key)
             seen = candidate(ref, route)
             parents = attach(look, tables, seen)
             if not parents:
                 return {}
-            referrer = Referrer(api.GATEWAY_GROUP, kind.name, key.namespace)
-            resolver = Resolver(look, tables.sources, grants, backends, referrer, kind.name)
+            resolver = Resolver(look, tables.sources, grants, backends, referrer(key.namespace), kind.name)
             rules = kind.build_rules(resolver, ref, route.spec)
             findings = rules.findings
             invalid: tuple[Finding, ...] = ()

@@ -4,13 +4,12 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple
 
 import re2
 
 from propylon import api
 from propylon.graph.filters import NONE, build_filters
-from propylon.graph.model import REFERRING, BackendRef, Filter, Finding, Rule, Session
+from propylon.graph.model import REFERRING, BackendRef, Filter, Finding, Rule, Session, Value
 from propylon.graph.targets import Resolver
 
 _DURATION = re.compile(r"(\d{1,5})(ms|h|m|s)")
@@ -28,7 +27,7 @@ class InvalidRule(Exception):  # noqa: N818 - it is data on its way to a finding
         self.finding = finding
 
 
-class Rules(NamedTuple):
+class Rules(Value, frozen=True):
     """The usable rules of a route, and what was found out about all of them."""
 
     rules: tuple[Rule, ...]
@@ -72,7 +71,7 @@ def match_type(kind: str, field: str) -> str:
     return kind
 
 
-class Actions(NamedTuple):
+class Actions(Value, frozen=True):
     """What a rule does once it matched."""
 
     filters: tuple[Filter, ...]

@@ -1,10 +1,17 @@
 """Where backendRefs lead: kind, grant, existence, port and protocol, checked in this order."""
 
-from typing import NamedTuple
-
 from propylon import api
 from propylon.graph.backends import service_port_key
-from propylon.graph.model import ApplicationProtocol, Backend, BackendKey, BackendRef, ClusterKey, Filter, Finding
+from propylon.graph.model import (
+    ApplicationProtocol,
+    Backend,
+    BackendKey,
+    BackendRef,
+    ClusterKey,
+    Filter,
+    Finding,
+    Value,
+)
 from propylon.graph.references import Grants, Referrer, granted, not_permitted
 from propylon.graph.sources import Sources
 from propylon.incremental import Collection, Look
@@ -21,7 +28,7 @@ DEFAULT_PROTOCOL: dict[str, ApplicationProtocol] = {
 _KINDS = frozenset({("", "Service"), (api.EXPERIMENTAL_GROUP, "XBackend")})
 
 
-class Resolver(NamedTuple):
+class Resolver(Value, frozen=True):
     """Resolves references on behalf of one object, within one computation."""
 
     look: Look
@@ -50,10 +57,12 @@ class Resolver(NamedTuple):
             message = f"backends of kind {kind} are not supported, only Service and XBackend"
             return Finding("ResolvedRefs", "InvalidKind", message, field)
         namespace = ref.namespace or self.referrer.namespace
-        target = api.ObjectRef(ref.group, ref.kind, namespace, ref.name)
-        if not granted(self.look, self.grants, self.referrer, target):
-            return Finding("ResolvedRefs", "RefNotPermitted", not_permitted(self.referrer, target), field)
-        return self._service(target, ref.port, field) if ref.kind == "Service" else self._x_backend(target, field)
+        if namespace != self.referrer.namespace:  # else nobody need be asked
+            target = api.ObjectRef(ref.group, ref.kind, namespace, ref.name)
+            if not granted(self.look, self.grants, self.referrer, target):
+                return Finding("ResolvedRefs", "RefNotPermitted", not_permitted(self.referrer, target), field)
+        key = api.ObjectKey(namespace, ref.name)
+        return self._service(key, ref.port, field) if ref.kind == "Service" else self._x_backend(key, field)
 
     def _usable(self, found: Backend, field: str) -> ClusterKey | Finding:
         if found.finding is not None:
@@ -70,32 +79,32 @@ class Resolver(NamedTuple):
             return Finding("ResolvedRefs", "UnsupportedProtocol", message, field)
         return ClusterKey(found.key, protocol)
 
-    def _service(self, target: api.ObjectRef, number: int | None, field: str) -> Backend | Finding:
+    def _service(self, target: api.ObjectKey, number: int | None, field: str) -> Backend | Finding:
         datagrams = self.speaks == "UDPRoute"
         if number is not None and not datagrams:
             # The port that a TCP speaker means has this key, if there is one: the Service need not be looked at.
             backend = self.look.get(self.backends, BackendKey("Service", target.namespace, target.name, number))
             if backend is not None:
                 return backend
-        service = self.look.get(self.sources.services, target.key)
+        service = self.look.get(self.sources.services, target)
         if service is None:
-            message = f"Service {target.key} does not exist"
+            message = f"Service {target} does not exist"
             return Finding("ResolvedRefs", "BackendNotFound", message, field)
         if number is None:
-            message = f"a port is needed to refer to Service {target.key}: it has {_ports(service)}"
+            message = f"a port is needed to refer to Service {target}: it has {_ports(service)}"
             return Finding("ResolvedRefs", "BackendNotFound", message, f"{field}.port")
         ports = [p for p in service.spec.ports if p.port == number]
         port = next((p for p in ports if (p.protocol == "UDP") == datagrams), ports[0] if ports else None)
         if port is None:
-            message = f"Service {target.key} has no port {number}; it has {_ports(service)}"
+            message = f"Service {target} has no port {number}; it has {_ports(service)}"
             return Finding("ResolvedRefs", "BackendNotFound", message, f"{field}.port")
         backend = self.look.get(self.backends, service_port_key(service, port))
         if backend is None:
-            return Finding("ResolvedRefs", "BackendNotFound", f"Service {target.key} does not exist", field)
+            return Finding("ResolvedRefs", "BackendNotFound", f"Service {target} does not exist", field)
         return backend
 
-    def _x_backend(self, target: api.ObjectRef, field: str) -> Backend | Finding:
-        x_backend = self.look.get(self.sources.x_backends, target.key)
+    def _x_backend(self, target: api.ObjectKey, field: str) -> Backend | Finding:
+        x_backend = self.look.get(self.sources.x_backends, target)
         number = None if x_backend is None else x_backend.spec.port.number or 0
         backend = (
             None
@@ -103,7 +112,7 @@ class Resolver(NamedTuple):
             else self.look.get(self.backends, BackendKey("XBackend", target.namespace, target.name, number))
         )
         if backend is None:
-            return Finding("ResolvedRefs", "BackendNotFound", f"XBackend {target.key} does not exist", field)
+            return Finding("ResolvedRefs", "BackendNotFound", f"XBackend {target} does not exist", field)
         return backend
 
 
