@@ -117,13 +117,14 @@ class Collection(Generic[K, V]):
         """Mark everything that follows or read what changed."""
         self._snapshot = None
         engine = self._engine
+        is_traced, due = engine.trace, engine._due
         for follower in self._followers:
-            if engine.trace:
+            if is_traced:
                 for key in changes:
                     follower._mark(key, self, key, "input")
             else:
                 follower._news.append((self, changes))
-                engine._due.add(follower._order)
+                due.add(follower._order)
         if read := self._readers:
             for key in changes:
                 if key in read:
@@ -132,7 +133,8 @@ class Collection(Generic[K, V]):
             self._mark_readers(self._whole_readers, None)
 
     def _mark_readers(self, readers: Readers, key: Any) -> None:
-        is_traced, due = self._engine.trace, self._engine._due
+        engine = self._engine
+        is_traced, due = engine.trace, engine._due
         for cell in readers.of(key):
             owner = cell.owner
             if is_traced:
@@ -165,7 +167,7 @@ class Collection(Generic[K, V]):
         if dirty:
             self._dirty = {}
             values = over._values
-            for key in in_order(dirty):  # marks come in any order
+            for key in dirty if len(dirty) == 1 else in_order(dirty):  # marks come in any order
                 work[key] = (None, values.get(key))
         return work, False
 

@@ -55,14 +55,15 @@ class Commit:
     nodes computed and the index entries looked at; `trace` is empty unless `Engine.trace` was on.
     """
 
-    __slots__ = ("_changes", "_grown", "_ordered", "failures", "indexed", "recomputed", "trace")
+    __slots__ = ("_grown", "_merged", "_parts", "failures", "indexed", "recomputed", "trace")
 
     def __init__(self) -> None:
-        self._changes: dict[Collection[Any, Any], dict[Any, Change[Any]]] = {}
-        self._ordered: set[Collection[Any, Any]] = set()
-        """Whose changes were asked for, and so were brought in order."""
+        self._parts: dict[Collection[Any, Any], list[dict[Any, Change[Any]]]] = {}
+        """What each part of the batch changed, as it came. Nobody changes these dicts: who follows reads them too."""
         self._grown: set[Collection[Any, Any]] = set()
-        """Where every change is a key that was not there before."""
+        """Where every change is a key that was not there before; of parts of a batch only."""
+        self._merged: dict[Collection[Any, Any], dict[Any, Change[Any]]] = {}
+        """What was asked for, in order: putting all together would touch hundreds of thousands of objects anew."""
         self.failures: list[Failure] = []
         self.recomputed: dict[str, int] = {}
         self.indexed: dict[str, int] = {}
@@ -70,47 +71,47 @@ class Commit:
 
     def changes(self, collection: Collection[K, V]) -> Mapping[K, Change[V]]:
         """Return key -> (old, new) for what changed in `collection`, in key order; empty if nothing did."""
-        changes = self._changes.get(collection)
-        if changes is None:
-            return {}
-        if collection not in self._ordered:
-            self._ordered.add(collection)
-            self._changes[collection] = changes = ordered(changes)
-        return changes
+        merged = self._merged.get(collection)
+        if merged is None:
+            parts = self._parts.get(collection)
+            if parts is None:
+                return {}
+            merged = parts[0]
+            if len(parts) > 1:
+                merged = {}
+                for part in parts:
+                    if collection in self._grown:
+                        merged.update(part)  # none is in two parts: it would have gone in between
+                    else:
+                        _join(merged, part)
+            merged = self._merged[collection] = ordered(merged)
+        return merged
 
     @property
     def changed(self) -> bool:
         """Whether any collection changed."""
-        return bool(self._changes)
+        return bool(self._parts)
 
     @property
     def collections(self) -> tuple[Collection[Any, Any], ...]:
         """The collections that changed, in the order they were created."""
-        return tuple(self._changes)
+        return tuple(self._parts)
 
     @property
     def total_recomputed(self) -> int:
         """How many nodes were computed."""
         return sum(self.recomputed.values())
 
-    def _note(self, collection: Collection[Any, Any], changes: dict[Any, Change[Any]], only_new: bool) -> None:
-        self._changes[collection] = changes
-        if only_new:
-            self._grown.add(collection)
-
     def _continue(self, later: Commit) -> None:
         """Add what a later part of the same batch did; `_finish` is to follow the last one."""
-        self._ordered.difference_update(later._changes)
-        for collection, changes in later._changes.items():
-            only_new = collection in later._grown
-            mine = self._changes.get(collection)
-            if mine is None:
-                self._note(collection, dict(changes), only_new)
-            elif only_new and collection in self._grown:
-                mine.update(changes)  # none is in both: it would have gone in between
+        for collection, parts in later._parts.items():
+            mine = self._parts.setdefault(collection, [])
+            if collection in later._grown and (not mine or collection in self._grown):
+                self._grown.add(collection)
             else:
                 self._grown.discard(collection)
-                _join(mine, changes)
+            mine += parts
+            self._merged.pop(collection, None)
         self.failures += later.failures
         self.trace += later.trace
         for counts, more in ((self.recomputed, later.recomputed), (self.indexed, later.indexed)):
@@ -118,8 +119,10 @@ class Commit:
                 counts[name] = counts.get(name, 0) + count
 
     def _finish(self) -> None:
-        for collection in [collection for collection, changes in self._changes.items() if not changes]:
-            del self._changes[collection]
+        for collection, parts in tuple(self._parts.items()):
+            if len(parts) > 1 and collection not in self._grown and not self.changes(collection):
+                del self._parts[collection]  # all is as it was
+                del self._merged[collection]
 
     def explain(self) -> str:
         """Tell the batch as text: one line per changed source key and per recomputed node."""

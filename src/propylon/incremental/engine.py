@@ -110,16 +110,16 @@ class Engine:
 
         Raises RuntimeError when called by a derivation. Exceptions of user functions do not escape: `Commit.failures`.
         """
-        commit = self._run(2 * OTHERS)
+        commit = self._run(2 * OTHERS, is_part=self._begun is not None)
         if self._begun is not None:
             begun, self._begun = self._begun, None
             begun._continue(commit)
             begun._finish()
             commit = begun
-        if commit._changes:
+        if commit.changed:
             self.batches += 1
             for observation in self._observations:
-                if observation.collection in commit._changes:
+                if observation.collection in commit._parts:
                     observation._gather(commit.changes(observation.collection))
         return commit
 
@@ -130,7 +130,7 @@ class Engine:
         it returns is what this call changed; the commit tells of all calls since the one before, and until then
         observations see nothing. Raises RuntimeError when called by a derivation.
         """
-        commit = self._run(OTHERS)
+        commit = self._run(OTHERS, is_part=True)
         self._begin(commit)
         return commit
 
@@ -142,12 +142,12 @@ class Engine:
         """
         if not self._due or (before is not None and min(self._due) >= before._order):
             return False
-        self._begin(self._run(min(self._due) + 1))
+        self._begin(self._run(min(self._due) + 1, is_part=True))
         return True
 
     @property
     def begun(self) -> Commit:
-        """What `advance` and `step` have changed since the last commit; not always in the order of keys."""
+        """What `advance` and `step` have changed since the last commit."""
         return self._begun or Commit()
 
     def _begin(self, commit: Commit) -> None:
@@ -157,8 +157,8 @@ class Engine:
             self._begun = Commit()
         self._begun._continue(commit)
 
-    def _run(self, end: int) -> Commit:
-        """Settle the collections whose order is below `end`."""
+    def _run(self, end: int, is_part: bool) -> Commit:
+        """Settle the collections whose order is below `end`; a part of a batch is to be put together with others."""
         self._forbid_in_commit("a commit was asked for")
         self._committing = True
         commit = Commit()
@@ -170,10 +170,12 @@ class Engine:
                     break
                 due.discard(order)
                 collection = self._collections[order]
-                before = len(collection._values)
+                before = len(collection._values) if is_part else 0
                 changes = collection._settle(commit)
                 if changes:
-                    commit._note(collection, changes, len(collection._values) - before == len(changes))
+                    commit._parts[collection] = [changes]
+                    if is_part and len(collection._values) == before + len(changes):
+                        commit._grown.add(collection)
                     collection._spread(changes)
         finally:
             self._committing = False
