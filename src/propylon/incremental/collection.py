@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from propylon.incremental.commit import Cause, Change, Commit, Failure
 from propylon.incremental.dependencies import Readers
@@ -20,6 +21,14 @@ I = TypeVar("I")  # noqa: E741 - the key of an index
 
 FEW, MANY = 16, 64
 """A bucket is patched by bisection if at most FEW of its members change, or one in MANY; else two runs are merged."""
+
+
+class News(NamedTuple):
+    """What a batch, or a part of one, changed in a collection that is followed."""
+
+    collection: Collection[Any, Any]
+    changes: dict[Any, Change[Any]]
+    only_new: bool
 
 
 class Collection(Generic[K, V]):
@@ -46,7 +55,7 @@ class Collection(Generic[K, V]):
         self._engine = engine
         self._values: dict[K, V] = {}
         self._snapshot: Mapping[K, V] | None = None
-        self._news: list[tuple[Collection[Any, Any], dict[Any, Change[Any]]]] = []
+        self._news: list[News] = []
         """What changed in collections that this one follows, since it was worked off last."""
         self._dirty: dict[K, tuple[Cause, ...]] = {}
         """What else is to be looked at: keys of nodes whose reads changed; with a trace everything, with its causes."""
@@ -113,17 +122,17 @@ class Collection(Generic[K, V]):
         changes[key] = (old, new)
         return True
 
-    def _spread(self, changes: dict[K, Change[V]]) -> None:
-        """Mark everything that follows or read what changed."""
+    def _spread(self, changes: dict[K, Change[V]], only_new: bool) -> None:
+        """Mark everything that follows or read what changed; `only_new` if all of it is known to be new keys."""
         self._snapshot = None
-        engine = self._engine
+        engine, news = self._engine, News(self, changes, only_new)
         is_traced, due = engine.trace, engine._due
         for follower in self._followers:
             if is_traced:
                 for key in changes:
                     follower._mark(key, self, key, "input")
             else:
-                follower._news.append((self, changes))
+                follower._news.append(news)
                 due.add(follower._order)
         if read := self._readers:
             for key in changes:
@@ -148,28 +157,32 @@ class Collection(Generic[K, V]):
         self._dirty[key] = (*self._dirty.get(key, ()), Cause(cause.name, cause_key, grain))
         self._engine._due.add(self._order)
 
-    def _take(self, over: Collection[Any, Any]) -> tuple[dict[Any, Change[Any]], bool]:
-        """Return what is to be worked off, as key -> (before, value in `over` by now), and note that nothing is any
-        more.
+    def _take(self, over: Collection[Any, Any]) -> tuple[Iterable[tuple[Any, Change[Any]]], int, bool]:
+        """Return what is to be worked off, as (key, (before, value in `over` by now)), how much that is, and note that
+        nothing is any more.
 
-        The second is whether a key without anything before was not there when this was last called: so it is if there
-        was one batch of changes and nothing else, as at a start. Otherwise what stands before means nothing.
+        The last is whether a key without anything before was not there when this was last called. It is so if there
+        was one batch of changes and nothing else, or several of new keys only, as at a start. Otherwise what stands
+        before means nothing.
         """
         news, dirty = self._news, self._dirty
-        if len(news) == 1 and not dirty:
+        if not dirty and len(news) == 1:
             self._news = []
-            return news[0][1], True
+            return news[0].changes.items(), len(news[0].changes), True
         work: dict[Any, Change[Any]] = {}
         if news:
             self._news = []
-            for _, changes in news:
-                work.update(changes)
+            if not dirty and all(told.only_new for told in news):
+                every = [told.changes for told in news]
+                return chain.from_iterable(map(dict.items, every)), sum(map(len, every)), True
+            for told in news:
+                work.update(told.changes)
         if dirty:
             self._dirty = {}
             values = over._values
             for key in dirty if len(dirty) == 1 else in_order(dirty):  # marks come in any order
                 work[key] = (None, values.get(key))
-        return work, False
+        return work.items(), len(work), False
 
     def _follow(self, over: Collection[Any, Any]) -> None:
         """Have every change of `over`, and all it holds now, mark the same key here."""
@@ -234,13 +247,13 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
         self._follow(over)
 
     def _settle(self, commit: Commit) -> dict[I, Change[tuple[K, ...]]]:
-        work, is_known = self._take(self.over)
-        if not work:
+        work, count, is_known = self._take(self.over)
+        if not count:
             return {}
-        commit.indexed[self.name] = len(work)
+        commit.indexed[self.name] = count
         joined: dict[I, tuple[K, ...] | list[K]] = {}
         left: dict[I, list[K]] = {}
-        self._classify(work, is_known or not self._buckets_of, joined, left, commit)
+        self._classify(work, is_known, joined, left, commit)
         for bucket in left:
             joined.setdefault(bucket, ())
         changes: dict[I, Change[tuple[K, ...]]] = {}
@@ -264,7 +277,7 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
 
     def _classify(
         self,
-        work: dict[K, Change[V]],
+        work: Iterable[tuple[K, Change[V]]],
         is_known: bool,
         joined: dict[I, tuple[K, ...] | list[K]],
         left: dict[I, list[K]],
@@ -275,7 +288,7 @@ class Index(Collection[I, tuple[K, ...]], Generic[I, K, V]):
         A bucket that one entry joins has a tuple in `joined`, as its members are most often; others have a list.
         """
         fn, buckets_of = self._fn, self._buckets_of
-        for key, (before, value) in work.items():
+        for key, (before, value) in work:
             old = None if is_known and before is None else buckets_of.get(key)
             try:
                 new: tuple[I, ...] = () if value is None else tuple(fn(key, value))

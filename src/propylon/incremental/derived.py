@@ -38,17 +38,19 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
         self._follow(over)
 
     def _settle(self, commit: Commit) -> dict[K2, Change[R]]:
-        # One loop with everything at hand: a start goes through it 19 times a route. What is rare is a call.
+        # One loop with everything at hand: a start comes here many times a route. What is rare is a call.
         marked = self._dirty
-        work, is_new = self._take(self.over)
-        if not work:
+        work, count, is_known = self._take(self.over)
+        if not count:
             return {}
         changes: dict[K2, Change[R]] = {}
         removed = 0
         fn, look, cells, accept = self._fn, self._look, self._cells, self._accept
         failing, trace = self._engine._failing, self._engine.trace
+        read: list[Dependency] = []
+        look._read = read
         try:
-            for key, (before, value) in work.items():
+            for key, (before, value) in work:
                 if value is None:
                     removed += 1
                     self._drop(key)
@@ -56,8 +58,8 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
                     if trace:
                         commit.trace.append(Recomputed(self.name, key, marked.get(key, ()), "removed"))
                     continue
-                read: list[Dependency] = []
-                look._read = read
+                if read:  # of the node before, which keeps it
+                    look._read = read = []
                 result: Result
                 try:
                     result = "changed" if accept(key, fn(key, value, look), changes) else "equal"
@@ -67,9 +69,9 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
                     commit.failures.append(Failure(self.name, key, error))
                     failing[self.name, key] = error
                     result = "failed"
-                cell = None if is_new and before is None else cells.get(key)
+                cell = None if is_known and before is None else cells.get(key)
                 if cell is not None:
-                    cell.depend_on(read)
+                    cell.depend_on(read or [])
                 elif read:
                     cells[key] = cell = Cell()
                     cell.owner, cell.key, cell.dependencies = self, key, read
@@ -84,7 +86,7 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
                     commit.trace.append(Recomputed(self.name, key, marked.get(key, ()), result))
         finally:
             look._read = CLOSED
-        if recomputed := len(work) - removed:
+        if recomputed := count - removed:
             commit.recomputed[self.name] = recomputed
         return self._finish(changes)
 
@@ -124,7 +126,7 @@ class FlatDerived(Node[K, V, K2, R]):
         self._parts: dict[K, dict[K2, R]] = {}
         self._claims: dict[K2, tuple[K, ...]] = {}
         self._touched: dict[K2, None] = {}
-        """What a batch says of outputs that were there or that several inputs produce."""
+        """Outputs of which a batch says something, and that were there or have several inputs."""
 
     @property
     def clashes(self) -> Mapping[K2, tuple[K, ...]]:
@@ -132,58 +134,60 @@ class FlatDerived(Node[K, V, K2, R]):
         return {key: claimants for key, claimants in self._claims.items() if len(claimants) > 1}
 
     def _accept(self, key: K, output: Any, changes: dict[K2, Change[R]]) -> bool:
-        old = self._parts.get(key)
-        if old is None:
-            return bool(output) and self._accept_first(key, output, changes)
-        new: dict[K2, R] = {k: v for k, v in output.items() if v is not None} if output else {}
+        if not output:
+            return key in self._parts and self._replace(key, self._parts[key], {}, changes)
+        new: dict[K2, R] = output if type(output) is dict else dict(output)
+        old = self._parts.setdefault(key, new)
+        if old is not new:
+            return self._replace(key, old, _without_none(new), changes)
+        # The first outputs of this input, as everything is at a start. What nobody else produces is in the collection
+        # at once; the rest is up to `_finish`.
+        claims, values, own = self._claims, self._values, (key,)
+        has_none = False
+        for k, v in new.items():
+            if v is None:
+                has_none = True
+                continue
+            claimants = claims.setdefault(k, own)
+            if claimants is own and k not in values:
+                values[k] = v
+                changes[k] = (None, v)
+            else:
+                self._contest(k, key, changes)
+        if has_none:
+            new = self._parts[key] = _without_none(new)
+            if not new:
+                del self._parts[key]
+        return bool(new)
+
+    def _contest(self, k: K2, key: K, changes: dict[K2, Change[R]]) -> None:
+        """Note that an input has an output that others have, or that was there before: `_finish` will decide."""
+        claimants = self._claims.get(k, ())
+        if key not in claimants:
+            self._claims[k] = tuple(in_order((*claimants, key)))
+        if changes.pop(k, None):
+            del self._values[k]  # it was taken over at once, in this batch
+        self._touched[k] = None
+
+    def _replace(self, key: K, old: dict[K2, R], new: dict[K2, R], changes: dict[K2, Change[R]]) -> bool:
+        """Take over other outputs of an input that has had some."""
         differing = [k for k, v in new.items() if k not in old or not (old[k] is v or old[k] == v)]
         gone = [k for k in old if k not in new]
         if not differing and not gone:
             return False
         for k in differing:
-            if k not in old:
-                claimants = self._claims.get(k)
-                self._claims[k] = (key,) if claimants is None else tuple(in_order((*claimants, key)))
-                if changes.pop(k, None):
-                    del self._values[k]
+            self._contest(k, key, changes)
         for k in gone:
             remaining = tuple(claimant for claimant in self._claims[k] if claimant != key)
             if remaining:
                 self._claims[k] = remaining
             else:
                 del self._claims[k]
+            self._touched[k] = None
         if new:
             self._parts[key] = new
         else:
             del self._parts[key]
-        self._touched.update(dict.fromkeys(differing))
-        self._touched.update(dict.fromkeys(gone))
-        return True
-
-    def _accept_first(self, key: K, output: Mapping[K2, R | None], changes: dict[K2, Change[R]]) -> bool:
-        """Take over the outputs of an input that had none; at the start, that is every one.
-
-        What nobody else produces is in the collection at once; the rest is up to `_finish`.
-        """
-        new = dict(output)
-        claims, values, own = self._claims, self._values, (key,)
-        for k, v in output.items():
-            if v is None:
-                del new[k]
-                continue
-            claimants = claims.setdefault(k, own)
-            if claimants is own and k not in values:
-                values[k] = v
-                changes[k] = (None, v)
-                continue
-            self._touched[k] = None
-            if claimants is not own:
-                claims[k] = tuple(in_order((*claimants, key)))
-                if changes.pop(k, None):
-                    del values[k]
-        if not new:
-            return False
-        self._parts[key] = new  # type: ignore[assignment]  # without None
         return True
 
     def _finish(self, changes: dict[K2, Change[R]]) -> dict[K2, Change[R]]:
@@ -195,3 +199,7 @@ class FlatDerived(Node[K, V, K2, R]):
                 claimants = claims.get(key)
                 self._store(key, None if claimants is None else parts[claimants[0]][key], changes)
         return changes
+
+
+def _without_none(output: dict[K2, R]) -> dict[K2, R]:
+    return {k: v for k, v in output.items() if v is not None}

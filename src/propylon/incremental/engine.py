@@ -174,9 +174,10 @@ class Engine:
                 changes = collection._settle(commit)
                 if changes:
                     commit._parts[collection] = [changes]
-                    if is_part and len(collection._values) == before + len(changes):
+                    only_new = is_part and len(collection._values) == before + len(changes)
+                    if only_new:
                         commit._grown.add(collection)
-                    collection._spread(changes)
+                    collection._spread(changes, only_new)
         finally:
             self._committing = False
         return commit

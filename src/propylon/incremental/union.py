@@ -26,11 +26,11 @@ class Union(Collection[K, V]):
         news, self._news = self._news, []
         dirty, self._dirty = self._dirty, {}
         if len(news) == 1 and not dirty:
-            ((part, told),) = news
+            part, told, _ = news[0]
             if not any(other._values for other in self._parts if other is not part):
                 self._mirror(told)
                 return told
-        for _, told in news:
+        for _, told, _ in news:
             dirty.update(dict.fromkeys(told, ()))
         changes: dict[Any, tuple[V | None, V | None]] = {}
         parts = [part._values for part in self._parts if part._values]
