@@ -168,8 +168,8 @@ class Stream:
         if resource is None:
             subscription.gone[name] = self.world.epoch
         lacks = subscription.type_url == SRDS or (subscription.type_url == CDS and subscription.is_blank)
-        known = "" if lacks else resource and resource.version
-        is_behind = resource is not None and subscription.acked.get(name, known) != resource.version
+        known = subscription.acked.get(name)
+        is_behind = resource is not None and (lacks if known is None else known != resource.version)
         subscription.mark(name, EVER if resource is None or is_behind else resource.epoch)
 
     def _suspect(self, subscription: Subscription) -> None:

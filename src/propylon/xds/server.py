@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from operator import itemgetter
 from typing import Any
 
 import grpc
@@ -37,8 +35,6 @@ this, requests have as much time to come in before the next one.
 
 FAREWELL = 1.0
 """Seconds that whoever handles a stream has for its end when the server stops."""
-
-_TYPE = itemgetter(0)
 
 SOCKET_PATH_BYTES = 107
 """The longest path a Unix socket can have on Linux (sun_path without its terminating zero)."""
@@ -413,8 +409,11 @@ class Server:
                 self._counters(name[0]).rejected += 1
             self._on_event(Rejected(connection.node, connection.number, name, version, message, all_settled))
         if outcome.acknowledged:
-            for type_url, number in Counter(map(_TYPE, outcome.acknowledged)).items():
-                self._counters(type_url).acknowledged += number
+            known, counters = "", Counters()
+            for type_url, _ in outcome.acknowledged:
+                if type_url is not known:  # thousands are of one
+                    known, counters = type_url, self._counters(type_url)
+                counters.acknowledged += 1
             self._on_event(Acknowledged(connection.node, connection.number, outcome.acknowledged, all_settled))
 
     def _counters(self, type_url: str) -> Counters:

@@ -38,6 +38,21 @@ def test_few_are_sent_unasked_and_many_to_those_who_ask() -> None:
     assert taken(many, many.ask(CDS, "d")) == (["d"], [])
 
 
+def test_what_nobody_asks_for_is_not_even_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[bytes] = []
+
+    def noting(body: bytes) -> str:
+        hashed.append(body)
+        return version_of(body)
+
+    monkeypatch.setattr("propylon.xds.world.version_of", noting)
+    proxy = Proxy(world(1, "a", "d", "e"))
+    assert taken(proxy, proxy.ask(CDS)) == (["a"], [])
+    assert hashed == [cluster("a", "")]
+    assert taken(proxy, proxy.ask(CDS, "d")) == (["d"], [])
+    assert hashed == [cluster("a", ""), cluster("d", "")]
+
+
 def test_what_is_not_there_is_said_to_be_gone_and_sent_when_it_comes() -> None:
     proxy = Proxy(world(0, "a"))
     taken(proxy, proxy.ask(CDS))
