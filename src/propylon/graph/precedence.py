@@ -6,6 +6,7 @@ age, namespace/name, and the order of rules and matches. Where regular expressio
 paths and before prefixes, the longest expression first, as other Envoy-based implementations have it.
 """
 
+from functools import lru_cache
 from operator import itemgetter
 
 from propylon.graph.hostnames import specificity
@@ -29,6 +30,7 @@ def path_rank(match: Match) -> PathRank:
     return (2, -len(match.path), 0)
 
 
+@lru_cache(16_384)
 def match_rank(match: Match) -> tuple[PathRank, bool, int, int]:
     """Rank a match by all that makes it specific."""
     return (path_rank(match), match.method is None, -len(match.headers), -len(match.query))
