@@ -12,6 +12,7 @@ from propylon.app.controller import Controller, Node, Outcome, ResourceName, des
 from propylon.app.dev_certificates import Wanted, build_wanted, plan_dev_certificates
 from propylon.app.documents import secret_document
 from propylon.app.problems import Problems
+from propylon.app.reading_order import in_reading_order
 from propylon.app.report import Problem, build_report
 from propylon.app.unsupported import decoded_without_effect
 from propylon.certificates.local_authority import LocalAuthority
@@ -26,15 +27,6 @@ log = logging.getLogger("propylon")
 
 PART = 1_500
 """Objects that are read before the loop does something else, when there are many at the start: some 200 ms."""
-
-_READ_LATE = (
-    "Gateway",
-    "ListenerSet",
-    "EndpointSlice",
-    "Service",
-    *(kind + "Route" for kind in ("HTTP", "GRPC", "TLS", "TCP", "UDP")),
-)
-"""Kinds that are read after all others, in this order, as they mean something else before those are known."""
 
 
 class Workspace:
@@ -119,14 +111,12 @@ class Workspace:
     def advance(self) -> Iterator[dict[Node, dict[ResourceName, bytes | None]]]:
         """Read the store in parts before the first turn, and return after each what proxies can be told already.
 
-        A part is at most `PART` objects. Where there is little, the turn is left to
-        do it all. Raises StoreUnavailable.
+        A part is at most `PART` objects. Where there is little, the turn is left to do it all. Raises StoreUnavailable.
         """
         listing = self.store.list()
         if len(listing.refs) <= PART:
             return
-        order = {kind: place for place, kind in enumerate(_READ_LATE)}
-        objects = sorted(zip(listing.refs, listing.raw, strict=True), key=lambda pair: order.get(pair[0].kind, -1))
+        objects = in_reading_order(zip(listing.refs, listing.raw, strict=True))
         for part in (objects[i : i + PART] for i in range(0, len(objects), PART)):
             for ref, raw in part:
                 self._take(ref, raw)

@@ -1,0 +1,91 @@
+"""In which order a large world is read at the start, so that proxies can be told of the first clusters early.
+
+A cluster is known when a route names a Service and the Service is there. So each route comes right after the Services
+that its rules send requests to, and these after their EndpointSlices: nothing is computed twice, and Envoy, which takes
+as long for clusters as all else takes here, has work after the first part. Only the places that decide about the order
+are read here. What is wrong with a document is said where all of it is read.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from propylon import api
+from propylon.api.core import SERVICE_NAME_LABEL
+
+Document = tuple[api.ObjectRef, bytes]
+"""An object and its JSON."""
+
+ROUTES = tuple(kind + "Route" for kind in ("HTTP", "GRPC", "TLS", "TCP", "UDP"))
+_LATE = {kind: place for place, kind in enumerate(("Gateway", "ListenerSet", "EndpointSlice", "Service", *ROUTES))}
+"""Kinds that mean something else before all others are known, in this order."""
+
+
+class _BackendRef(msgspec.Struct):
+    name: str = ""
+    namespace: str | None = None
+
+
+class _Rule(msgspec.Struct):
+    backend_refs: tuple[_BackendRef, ...] | None = msgspec.field(default=None, name="backendRefs")
+
+
+class _RouteSpec(msgspec.Struct):
+    rules: tuple[_Rule, ...] | None = None
+
+
+class _Route(msgspec.Struct):
+    spec: _RouteSpec = msgspec.field(default_factory=_RouteSpec)
+
+
+class _SliceMetadata(msgspec.Struct):
+    labels: dict[str, str] | None = None
+
+
+class _Slice(msgspec.Struct):
+    metadata: _SliceMetadata = msgspec.field(default_factory=_SliceMetadata)
+
+
+_read_route = msgspec.json.Decoder(_Route).decode
+_read_slice = msgspec.json.Decoder(_Slice).decode
+
+
+def in_reading_order(documents: Iterable[Document]) -> list[Document]:
+    """All of these, each kind in the order in which it came but for Services and EndpointSlices that routes name."""
+    ordered = sorted(documents, key=lambda document: _LATE.get(document[0].kind, -1))
+    first_slice = next((i for i, (ref, _) in enumerate(ordered) if _LATE.get(ref.kind, -1) >= 2), len(ordered))
+    result, rest = ordered[:first_slice], ordered[first_slice:]
+    backends: dict[tuple[str, str], list[Document]] = {}
+    """By namespace and name of a Service: its EndpointSlices and itself."""
+    routes: list[Document] = []
+    for document in rest:
+        ref, raw = document
+        if ref.kind in ROUTES:
+            routes.append(document)
+        else:
+            name = _service_of(raw) if ref.kind == "EndpointSlice" else ref.name
+            backends.setdefault((ref.namespace, name), []).append(document)
+    along: list[Document] = []
+    for route in routes:
+        for key in _services_named(route):
+            along += backends.pop(key, ())
+        along.append(route)
+    for others in backends.values():  # filters and policies may name them
+        result += others
+    return result + along
+
+
+def _services_named(route: Document) -> Iterable[tuple[str, str]]:
+    ref, raw = route
+    try:
+        rules = _read_route(raw).spec.rules or ()
+    except msgspec.DecodeError:
+        return ()
+    return [(backend.namespace or ref.namespace, backend.name) for rule in rules for backend in rule.backend_refs or ()]
+
+
+def _service_of(endpoint_slice: bytes) -> str:
+    try:
+        return (_read_slice(endpoint_slice).metadata.labels or {}).get(SERVICE_NAME_LABEL, "")
+    except msgspec.DecodeError:
+        return ""
