@@ -75,7 +75,7 @@ class Readers(dict[Any, "Cell | list[Cell] | set[Cell]"]):
             present.add(cell)
         elif not isinstance(present, list):
             self[key] = [present, cell]
-        elif cell not in present:
+        elif present[-1] is not cell:  # a node's reads are recorded together: if it is there, it was the last
             present.append(cell)
             if len(present) > FEW:
                 self[key] = set(present)

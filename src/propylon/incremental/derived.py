@@ -44,17 +44,15 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
         if not count:
             return {}
         changes: dict[K2, Change[R]] = {}
-        removed = 0
-        fn, look, cells, accept = self._fn, self._look, self._cells, self._accept
-        failing, trace = self._engine._failing, self._engine.trace
-        read: list[Dependency] = []
-        look._read = read
+        own: dict[Any, Any] = self._values
+        fn, look, cells, accept, is_plain = self._fn, self._look, self._cells, self._accept, isinstance(self, Derived)
+        failing, trace, removed = self._engine._failing, self._engine.trace, 0
+        look._read = read = list[Dependency]()
         try:
             for key, (before, value) in work:
                 if value is None:
                     removed += 1
-                    self._drop(key)
-                    accept(key, None, changes)
+                    self._drop(key, changes)
                     if trace:
                         commit.trace.append(Recomputed(self.name, key, marked.get(key, ()), "removed"))
                     continue
@@ -62,12 +60,17 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
                     look._read = read = []
                 result: Result
                 try:
-                    result = "changed" if accept(key, fn(key, value, look), changes) else "equal"
+                    output = fn(key, value, look)
+                    if is_plain and output is not None and key not in own:  # as `accept` would, without a call
+                        own[key] = output
+                        changes[key] = (None, output)
+                        result = "changed"
+                    else:
+                        result = "changed" if accept(key, output, changes) else "equal"
                     if failing:
                         failing.pop((self.name, key), None)
                 except Exception as error:  # noqa: BLE001 - a function's failure is data; the batch goes on
-                    commit.failures.append(Failure(self.name, key, error))
-                    failing[self.name, key] = error
+                    self._fail(key, error, commit)
                     result = "failed"
                 cell = None if is_known and before is None else cells.get(key)
                 if cell is not None:
@@ -90,11 +93,16 @@ class Node(Collection[K2, R], Generic[K, V, K2, R]):
             commit.recomputed[self.name] = recomputed
         return self._finish(changes)
 
-    def _drop(self, key: K) -> None:
+    def _fail(self, key: K, error: Exception, commit: Commit) -> None:
+        commit.failures.append(Failure(self.name, key, error))
+        self._engine._failing[self.name, key] = error
+
+    def _drop(self, key: K, changes: dict[K2, Change[R]]) -> None:
         cell = self._cells.pop(key, None)
         if cell is not None:
             cell.depend_on([])
         self._engine._failing.pop((self.name, key), None)
+        self._accept(key, None, changes)
 
     def _accept(self, key: K, output: Any, changes: dict[K2, Change[R]]) -> bool:
         """Take over the output for an input key (None: it has none) and tell whether it differs from the last one."""
