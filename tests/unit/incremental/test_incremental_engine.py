@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -375,6 +377,17 @@ def test_looking_at_another_engine_or_after_the_call_is_an_order_error() -> None
         kept[0].get(source, "a")
 
 
+def test_a_look_is_for_its_own_node() -> None:
+    engine = Engine()
+    source = numbers(engine, a=1)
+    kept: list[Look] = []
+    engine.derive("keeping", source, lambda key, value, look: kept.append(look) or value)
+    engine.derive("borrowing", source, lambda key, value, look: kept[0].get(source, key))
+    (failure,) = engine.commit().failures
+    assert failure.collection == "borrowing"
+    assert isinstance(failure.exception, OrderError)
+
+
 def test_names_are_taken_once() -> None:
     engine = Engine()
     source = numbers(engine)
@@ -526,3 +539,41 @@ def test_a_node_that_reads_nothing_fails_and_recovers():
     engine.commit()
     assert not engine.failing
     assert inverse.get("n") is None
+
+
+def calls_of(run: Callable[[], Any]) -> int:
+    """Return how many calls of Python functions something takes."""
+    calls = 0
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("create", "most"),
+    [
+        (lambda source: source.index("index", lambda key, value: (value,)), 1),
+        (lambda source: source._engine.derive("node", source, lambda key, value, look: value), 1),
+        (lambda source: source._engine.derive("node", source, lambda key, value, look: look.get(source, key)), 2),
+        (lambda source: source._engine.flat_derive("node", source, lambda key, value, look: {key: value}), 2),
+        (lambda source: Union(source._engine, "union", source), 0),
+    ],
+    ids=["index", "node", "node that reads", "flat", "union"],
+)
+def test_a_first_computation_calls_the_function_and_little_else(create: Any, most: int) -> None:
+    engine = Engine()
+    source = numbers(engine)
+    engine.commit()
+    create(source)
+    engine.commit()
+    source.replace({f"{i:04}": i for i in range(1000)})
+    calls = calls_of(engine.commit)
+    assert calls < 1000 * (1 + most) + 100  # one call each is the source's own
