@@ -59,6 +59,10 @@ class Host:
         self.runtime.workspace.store.apply_many(documents, MANAGER)
         return {}
 
+    def nothing(self, _documents: list[dict[str, Any]]) -> dict[str, Any]:
+        """What it takes to be told."""
+        return {}
+
     def delete(self, kind: str, name: str) -> dict[str, Any]:
         """Delete an object of the Gateway API in the bench's namespace."""
         self.runtime.workspace.store.delete(api.ObjectRef(api.GATEWAY_GROUP, kind, NAMESPACE, name))
