@@ -106,7 +106,7 @@ def test_a_token_ends_and_another_takes_its_place(site: Site, wire: Wire, accoun
         with site.load() as load:
             await_answers(load, 20)
             before = len(controller.lines())
-            eventually(lambda: controller.said("401", before), "the token has ended, and the log says so", 60)
+            eventually(lambda: controller.said("401 Unauthorized", before), "the token has ended, and the log says so", 60)
             wire.cut()  # what was allowed once goes on until it breaks
             site.lead_to("b")
             await_answers(load, 100)
@@ -116,6 +116,6 @@ def test_a_token_ends_and_another_takes_its_place(site: Site, wire: Wire, accoun
             site.await_statuses()
             await_answers(load, 20)
         assert load.result.failures == []
-        assert controller.said("401", before) == 1, controller.lines(before)
+        assert controller.said("401 Unauthorized", before) == 1, controller.lines(before)
         assert controller.said("answers again", before) == 1, controller.lines(before)
         assert len(controller.lines(before)) <= 10, controller.lines(before)
