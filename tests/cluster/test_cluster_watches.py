@@ -106,7 +106,9 @@ def test_a_token_ends_and_another_takes_its_place(site: Site, wire: Wire, accoun
         with site.load() as load:
             await_answers(load, 20)
             before = len(controller.lines())
-            eventually(lambda: controller.said("401 Unauthorized", before), "the token has ended, and the log says so", 60)
+            eventually(
+                lambda: controller.said("401 Unauthorized", before), "the token has ended, and the log says so", 60
+            )
             wire.cut()  # what was allowed once goes on until it breaks
             site.lead_to("b")
             await_answers(load, 100)

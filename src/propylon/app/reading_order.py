@@ -7,6 +7,7 @@ are read here. What is wrong with a document is said where all of it is read.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 
 import msgspec
 
@@ -50,11 +51,14 @@ _read_route = msgspec.json.Decoder(_Route).decode
 _read_slice = msgspec.json.Decoder(_Slice).decode
 
 
-def in_reading_order(documents: Iterable[Document]) -> list[Document]:
-    """All of these, each kind in the order in which it came but for Services and EndpointSlices that routes name."""
+def in_reading_order(documents: Iterable[Document]) -> tuple[list[Document], list[Document]]:
+    """Gateways and all that they depend on, so that their proxies can be started; then backends and routes. Each kind
+    in the order in which it came but for Services and EndpointSlices that routes name.
+    """
     ordered = sorted(documents, key=lambda document: _LATE.get(document[0].kind, -1))
-    first_slice = next((i for i, (ref, _) in enumerate(ordered) if _LATE.get(ref.kind, -1) >= 2), len(ordered))
-    result, rest = ordered[:first_slice], ordered[first_slice:]
+    backend = _LATE["EndpointSlice"]
+    first = next((i for i, (ref, _) in enumerate(ordered) if _LATE.get(ref.kind, -1) >= backend), len(ordered))
+    rest = ordered[first:]
     backends: dict[tuple[str, str], list[Document]] = {}
     """By namespace and name of a Service: its EndpointSlices and itself."""
     routes: list[Document] = []
@@ -70,9 +74,8 @@ def in_reading_order(documents: Iterable[Document]) -> list[Document]:
         for key in _services_named(route):
             along += backends.pop(key, ())
         along.append(route)
-    for others in backends.values():  # filters and policies may name them
-        result += others
-    return result + along
+    # Filters may name the others.
+    return ordered[:first], [*chain.from_iterable(backends.values()), *along]
 
 
 def _services_named(route: Document) -> Iterable[tuple[str, str]]:

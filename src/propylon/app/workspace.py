@@ -25,8 +25,11 @@ from propylon.store.files import FileChange, FileProblem, FilesController, FileS
 
 log = logging.getLogger("propylon")
 
-PART = 1_500
-"""Objects that are read before the loop does something else, when there are many at the start: some 200 ms."""
+LARGE = 1_500
+"""Objects that a store may hold to be read at once."""
+
+PART = 750
+"""Objects that are read before the loop does something else, when there are many at the start: some 50 ms."""
 
 
 class Workspace:
@@ -111,17 +114,18 @@ class Workspace:
     def advance(self) -> Iterator[dict[Node, dict[ResourceName, bytes | None]]]:
         """Read the store in parts before the first turn, and return after each what proxies can be told already.
 
-        A part is at most `PART` objects. Where there is little, the turn is left to do it all. Raises StoreUnavailable.
+        A part is at most `PART` objects; Gateways come first, and without what they serve. Where there is little, the
+        turn is left to do it all. Raises StoreUnavailable.
         """
         listing = self.store.list()
-        if len(listing.refs) <= PART:
+        if len(listing.refs) <= LARGE:
             return
-        objects = in_reading_order(zip(listing.refs, listing.raw, strict=True))
-        for part in (objects[i : i + PART] for i in range(0, len(objects), PART)):
-            for ref, raw in part:
-                self._take(ref, raw)
-            self._place_gateways()
-            yield self.controller.advance()
+        for objects in in_reading_order(zip(listing.refs, listing.raw, strict=True)):
+            for part in (objects[i : i + PART] for i in range(0, len(objects), PART)):
+                for ref, raw in part:
+                    self._take(ref, raw)
+                self._place_gateways()
+                yield self.controller.advance()
         self._version = listing.resource_version
 
     def compute(self) -> Outcome:

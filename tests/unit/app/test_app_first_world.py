@@ -54,6 +54,7 @@ def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
     at_once = workspace.turn()
     again = Workspace(workspace.options, workspace.options.data_dir, lambda _line: None, workspace.store)
     monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
     ahead = {}
     for part in again.advance():
         for node, changes in part.items():
@@ -85,6 +86,7 @@ def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
 
 def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
     monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
     for number, _ in enumerate(workspace.advance()):
         if number == 1:
             later = next(d for d in documents() if d["metadata"]["name"] == "s3" and d["kind"] == "Service")
@@ -97,6 +99,7 @@ def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
 
 def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch):
     monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
     monkeypatch.setattr(data_planes, "WORTH_TELLING", 10)
     monkeypatch.setattr(data_planes, "FEW_PROXIES", 1)
     plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
@@ -125,6 +128,7 @@ def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch
 
 def test_few_proxies_are_started_before_there_is_anything_to_tell_them(workspace, monkeypatch):
     monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
     plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
     started = []
     monkeypatch.setattr(plane.xds, "update", lambda *_, **__: None)

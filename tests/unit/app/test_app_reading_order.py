@@ -1,14 +1,15 @@
 """In which order a large world is read at the start."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 from typing import Any
 
 import pytest
 
 from propylon import api
-from propylon.app.reading_order import Document, in_reading_order
+from propylon.app.reading_order import Document
+from propylon.app.reading_order import in_reading_order as in_two
 
 
 def document(kind: str, name: str, namespace: str = "shop", **more: Any) -> Document:
@@ -22,6 +23,13 @@ def slice_of(service: str, suffix: str = "1", **more: str) -> Document:
 
 def route(name: str, *backends: dict[str, str], kind: str = "HTTPRoute", namespace: str = "shop") -> Document:
     return document(kind, name, namespace, spec={"rules": [{"backendRefs": [backend]} for backend in backends]})
+
+
+def in_reading_order(documents: Iterable[Document]) -> list[Document]:
+    gateways, rest = in_two(documents)
+    assert not [ref for ref, _ in gateways if ref.kind.endswith(("Route", "Service", "Slice"))]
+    assert not [ref for ref, _ in rest if not ref.kind.endswith(("Route", "Service", "Slice"))]
+    return gateways + rest
 
 
 def names(documents: list[Document]) -> list[str]:
