@@ -40,6 +40,7 @@ def counted_envoy(directory: Path) -> Path:
         # Who asks for its version, or has it read a configuration, is not to wait.
         f'#!/bin/sh\ncase " $* " in *" --version "*|*" --mode validate "*) exec {envoy} "$@";; esac\n'
         f"exec {valgrind} -q --tool=callgrind --instr-atstart=no --callgrind-out-file={directory}/counts.%p"
+        f" --vgdb-prefix={_pipes(directory)}"
         f' {envoy} "$@"\n',
         encoding="ascii",
     )
@@ -69,10 +70,10 @@ def instructions(directory: Path, pid: int, send: Requests) -> float:
 
 
 def _instructions(directory: Path, pid: int, send: Requests, count: int) -> int:
-    _control(pid, "-i", "on")
+    _control(directory, pid, "-i", "on")
     send(count)
-    _control(pid, "-d")
-    _control(pid, "-i", "off")
+    _control(directory, pid, "-d")
+    _control(directory, pid, "-i", "off")
     until(lambda: any(_dumps(directory, pid)), "callgrind writes its counts", 30)
     total = 0
     for file in _dumps(directory, pid):
@@ -85,8 +86,13 @@ def _dumps(directory: Path, pid: int) -> list[Path]:
     return [found for found in directory.glob(f"counts.{pid}*") if found.stat().st_size]
 
 
-def _control(pid: int, *arguments: str) -> None:
-    command = [tool("callgrind_control", "valgrind"), *arguments, str(pid)]
+def _pipes(directory: Path) -> Path:
+    """Beginning of the names by which callgrind is controlled: a killed Envoy leaves these files behind."""
+    return directory / "vgdb-pipe"
+
+
+def _control(directory: Path, pid: int, *arguments: str) -> None:
+    command = [tool("callgrind_control", "valgrind"), f"--vgdb-prefix={_pipes(directory)}", *arguments, str(pid)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode or "OK." not in done.stdout:
         raise BenchError(f"callgrind cannot be controlled: {done.stdout} {done.stderr}")

@@ -1,6 +1,7 @@
 """Proxies and what they are told: the half of a running process that does not depend on where objects come from."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from propylon.graph.model import PortKey
 from propylon.proxies.process import ProcessProxies
 from propylon.proxies.settings import BackingOff, Exited, ProxyError, ProxyEvent, ProxySettings, Refused, Started
 from propylon.status import ChainPlace, PortProgrammed
-from propylon.xds import FCDS, LDS, Acknowledged, Event, Rejected, Server
+from propylon.xds import FCDS, LDS, Acknowledged, Connected, Event, Rejected, Server
 
 RETRY_SECONDS = 1.0
 """How often a port that could not be bound is tried again."""
@@ -27,8 +28,9 @@ WORTH_TELLING = 500
 """So many resources are told ahead at once at least, by Gateway. A hundred proxies that start while a hundred little
 worlds are computed, and are told of these in pieces, take a third longer than if they come afterwards."""
 
-FEW_PROXIES = 4
-"""Up to so many are started as soon as their Gateways are known: then they are there when there is much to tell."""
+STARTING = 3 * (os.cpu_count() or 1)
+"""So many proxies start at a time while it is being computed what they serve. Each competes with the computation, but
+what it takes in the meantime nobody has to wait for afterwards."""
 
 
 class DataPlane:
@@ -73,6 +75,10 @@ class DataPlane:
         """By node, what its proxies could be told ahead, as long as it is little."""
         self._begun: set[Node] = set()
         """Nodes whose proxies were started before it was known what they serve."""
+        self._waiting: list[Node] = []
+        """Nodes whose proxies can be started ahead, the next one last."""
+        self._starting: set[str] = set()
+        """Those of them that were started and have not connected yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: dict[str, Problem] = {}
         self._pending = -1, True
@@ -102,6 +108,8 @@ class DataPlane:
     # -- events: they only ring --------------------------------------------------------------------------------------
 
     def _xds_event(self, event: Event) -> None:
+        if isinstance(event, Connected):
+            self._started(event.node)
         if self.acknowledgements.accept(event):
             self._told.add(event.node)
             self._ring()
@@ -117,6 +125,7 @@ class DataPlane:
         elif isinstance(event, Refused):
             self._say(f"error: the proxy of {event.node} keeps its old settings: {event.reason}")
         elif isinstance(event, BackingOff):
+            self._started(event.node)
             self._say(f"proxy of {event.node} starts again in {event.seconds:.1f} s: {event.reason}")
         self.watch_proxies(event)
         self._ring()
@@ -131,18 +140,31 @@ class DataPlane:
         return True
 
     def publish_ahead(self, resources: Mapping[Node, Mapping[ResourceName, bytes | None]]) -> None:
-        """Start proxies, and have those that are new told of clusters, endpoints and Secrets, while it is still being
-        found out what they serve; those with little to be told are left for later. What is published next is the rest.
+        """Start proxies, some at a time, and have those that are new told of clusters, endpoints and Secrets, while it
+        is still being found out what they serve; what is little is told later. What is published next
+        is the rest.
         """
         wanted = {key for key, gateway in self.controller.graph.gateways.items() if gateway.accepted}
-        if len(wanted) <= FEW_PROXIES:
-            self._begin(wanted)
+        self._waiting = sorted(wanted - self._served - self._begun, reverse=True)
+        self._begin_waiting()
         for node in sorted(wanted.intersection(resources)):
             held = self._held.setdefault(node, {})
             held.update(resources[node])
             if len(held) >= WORTH_TELLING:
                 self.xds.update("/".join(node), self._held.pop(node))
                 self._begin({node})
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and len(self._starting) < STARTING:
+            node = self._waiting.pop()
+            self._starting.add("/".join(node))
+            self._begin({node})
+
+    def _started(self, name: str) -> None:
+        """A proxy has started, or does not: another one may."""
+        if name in self._starting:
+            self._starting.remove(name)
+            self._begin_waiting()
 
     def _begin(self, nodes: set[Node]) -> None:
         for node in sorted(nodes - self._served - self._begun):
@@ -174,6 +196,8 @@ class DataPlane:
             for node in sorted(wanted - self._served - self._begun):
                 self._in_background(self._start_proxy("/".join(node)))
             self._served, self._begun = wanted, set()
+        self._waiting.clear()
+        self._starting.clear()
         self._held.clear()
         if retry:
             for name in self.acknowledgements.nodes_with_rejections:

@@ -11,6 +11,8 @@ from propylon.app.configuration import UpOptions
 from propylon.app.data_plane import DataPlane
 from propylon.app.workspace import Workspace
 from propylon.envoy.resource import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET
+from propylon.proxies.settings import BackingOff
+from propylon.xds import Connected
 
 GROUP = "gateway.networking.k8s.io/v1"
 
@@ -101,7 +103,7 @@ def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch
     monkeypatch.setattr(workspaces, "PART", 5)
     monkeypatch.setattr(workspaces, "LARGE", 5)
     monkeypatch.setattr(data_planes, "WORTH_TELLING", 10)
-    monkeypatch.setattr(data_planes, "FEW_PROXIES", 1)
+    monkeypatch.setattr(data_planes, "STARTING", 0)
     plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
     told, started = {}, []
     monkeypatch.setattr(
@@ -126,7 +128,7 @@ def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch
         assert told[f"shop/{name}"][-1] == (len(outcome.resources[api.ObjectKey("shop", name)]), True)
 
 
-def test_few_proxies_are_started_before_there_is_anything_to_tell_them(workspace, monkeypatch):
+def test_proxies_are_started_before_there_is_anything_to_tell_them(workspace, monkeypatch):
     monkeypatch.setattr(workspaces, "PART", 5)
     monkeypatch.setattr(workspaces, "LARGE", 5)
     plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
@@ -141,3 +143,41 @@ def test_few_proxies_are_started_before_there_is_anything_to_tell_them(workspace
     assert started == ["shop/east", "shop/west"]
     plane.publish(workspace.turn(), retry=False)
     assert started == ["shop/east", "shop/west"], "once"
+
+
+@pytest.mark.parametrize(
+    "event", [Connected("shop/east", 1, first=True), BackingOff("shop/east", 1.0, "no memory")], ids=["up", "not up"]
+)
+def test_proxies_are_started_some_at_a_time(workspace, monkeypatch, event):
+    monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
+    monkeypatch.setattr(data_planes, "STARTING", 1)
+    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
+    started = []
+    monkeypatch.setattr(plane, "_start_proxy", started.append)
+    monkeypatch.setattr(plane, "_in_background", lambda _: None)
+    parts = workspace.advance()
+    for part in parts:
+        plane.publish_ahead(part)
+        if len(workspace.controller.graph.gateways) == 2:
+            break
+    assert started == ["shop/east"]
+    tell = plane._xds_event if isinstance(event, Connected) else plane._proxy_event
+    tell(event)
+    assert started == ["shop/east", "shop/west"]
+
+
+def test_all_proxies_are_started_once_it_is_known_what_they_serve(workspace, monkeypatch):
+    monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
+    monkeypatch.setattr(data_planes, "STARTING", 1)
+    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
+    started = []
+    monkeypatch.setattr(plane, "_start_proxy", started.append)
+    monkeypatch.setattr(plane, "_in_background", lambda _: None)
+    for part in workspace.advance():
+        plane.publish_ahead(part)
+    assert started == ["shop/east"]
+    plane.publish(workspace.turn(), retry=False)
+    plane._xds_event(Connected("shop/east", 1, first=True))
+    assert started == ["shop/east", "shop/west"]
