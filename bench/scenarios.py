@@ -4,10 +4,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -79,27 +79,24 @@ def propagation(sizes: Sequence[int]) -> Iterable[Figure]:
 
 
 def controller_cost(sizes: Sequence[int]) -> Iterable[Figure]:
-    """P5: CPU time of propylon per endpoint change and per route change, store write and status included."""
-    least: dict[str, float] = {}
-    for size in sizes:
-        with Subject(worlds.many_routes(size, port=PORT)) as subject:
-            subject.ready(GATEWAY, seconds=900)
-            last = f"r{size - 1}"
-            hostname = worlds.hostname_of(size - 1)
-
-            def endpoint(number: int, last: str = last) -> dict[str, Any]:
-                return worlds.endpoint_slice(last, f"127.0.0.{number + 2}")
-
-            def route(number: int, last: str = last, hostname: str = hostname) -> dict[str, Any]:
-                return worlds.route(last, hostname, last, tag=f"t{number}")
-
-            for name, change, bound in (("endpoint change", endpoint, 3.0), ("route change", route, 10.0)):
-                with subject.profiled(f"P5 {name}", size):
-                    costs, own, proxy = _costs(subject, change)
-                yield figure("P5", size, f"{name}: CPU of propylon", costs, "ms", goal=Goal(bound))
-                yield figure("P5", size, f"{name}: taken off for being asked", own, "ms")
-                yield figure("P5", size, f"{name}: CPU of Envoy", [proxy], "ms")
-                flat = statistics.median(costs) / least.setdefault(name, statistics.median(costs))
+    """P5: CPU time of propylon per endpoint change and per route change, store write and status included; all sizes by
+    turns, as the machine takes half as long again for the same in one minute as in another."""
+    with ExitStack() as stack:
+        subjects: dict[int, Subject] = {}
+        for place, size in enumerate(sizes):
+            subjects[size] = stack.enter_context(Subject(worlds.many_routes(size, port=PORT + place)))
+            subjects[size].ready(GATEWAY, seconds=900)
+        for name, change, bound in (("endpoint change", _endpoint, 3.0), ("route change", _route, 10.0)):
+            with ExitStack() as profiles:
+                for size, subject in reversed(subjects.items()):  # the profile of the last size is written last
+                    profiles.enter_context(subject.profiled(f"P5 {name}", size))
+                costs = _costs_by_turns(subjects, change)
+            least = statistics.median(costs[sizes[0]].propylon)
+            for size, cost in costs.items():
+                yield figure("P5", size, f"{name}: CPU of propylon", cost.propylon, "ms", goal=Goal(bound))
+                yield figure("P5", size, f"{name}: taken off for being asked", cost.asked, "ms")
+                yield figure("P5", size, f"{name}: CPU of Envoy", [cost.envoy], "ms")
+                flat = statistics.median(cost.propylon) / least
                 yield figure("P5", size, f"{name}: against the smallest size", [flat], "x", goal=Goal(1.5))
 
 
@@ -240,29 +237,56 @@ def _parts(documents: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
 # -- measuring ---
 
 
-def _costs(
-    subject: Subject, change: Callable[[int], dict[str, Any]], groups: int = 25, each: int = 5
-) -> tuple[list[float], list[float], float]:
-    """CPU milliseconds of propylon per change, in groups, what was taken off, and those of Envoy over all.
+class Cost(NamedTuple):
+    """CPU milliseconds a change: of propylon in each group, what was taken off in each, and of Envoy over all."""
+
+    propylon: list[float]
+    asked: list[float]
+    envoy: float
+
+
+Change = Callable[[int, int], dict[str, Any]]
+"""What is written, of the number of routes and that of the change."""
+
+
+def _endpoint(size: int, number: int) -> dict[str, Any]:
+    return worlds.endpoint_slice(f"r{size - 1}", f"127.0.0.{number + 2}")
+
+
+def _route(size: int, number: int) -> dict[str, Any]:
+    last = f"r{size - 1}"
+    return worlds.route(last, worlds.hostname_of(size - 1), last, tag=f"t{number}")
+
+
+def _costs_by_turns(
+    subjects: Mapping[int, Subject], change: Change, groups: int = 25, each: int = 5
+) -> dict[int, Cost]:
+    """By size, what a change costs. Groups rest in between: the machine's speed changes within less."""
+    costs = {size: Cost([], [], 0.0) for size in subjects}
+    before = {size: cpu_seconds(subject.proxy_pid()) for size, subject in subjects.items()}
+    for group in range(groups):
+        for size, subject in subjects.items():
+            total, asked = _group(subject, [change(size, group * each + number) for number in range(each)])
+            costs[size].asked.append(asked)
+            costs[size].propylon.append(total - asked)
+            time.sleep(REST_SECONDS)
+    return {
+        size: cost._replace(envoy=(cpu_seconds(subjects[size].proxy_pid()) - before[size]) / (groups * each) * 1000)
+        for size, cost in costs.items()
+    }
+
+
+def _group(subject: Subject, changes: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """CPU milliseconds of propylon for each of these changes, and for being told of it and asked about it.
 
     What the process takes to be told of a change by the bench, and to be asked whether it is settled, is no part of
-    what propylon does: each group tells it as much again that it does nothing about, and that is taken off. Groups rest
-    in between, so that they take seconds: the machine's speed changes within less.
+    what propylon does: it is told as much again that it does nothing about.
     """
-    costs: list[float] = []
-    own: list[float] = []
-    proxy = subject.proxy_pid()
-    before_proxy = cpu_seconds(proxy)
-    for group in range(groups):
-        changes = [change(group * each + number) for number in range(each)]
-        used = [subject.call("usage")["cpu"]]
-        for command in ("apply", "nothing"):
-            for document in changes:
-                subject.call(command, [document])
-                subject.settle()
-            used.append(subject.call("usage")["cpu"])
-        before, changed, after = used
-        own.append((after - changed) / each * 1000)
-        costs.append((changed - before) / each * 1000 - own[-1])
-        time.sleep(REST_SECONDS)
-    return costs, own, (cpu_seconds(proxy) - before_proxy) / (groups * each) * 1000
+    used = [subject.call("usage")["cpu"]]
+    for command in ("apply", "nothing"):
+        for document in changes:
+            subject.call(command, [document])
+            subject.settle()
+        used.append(subject.call("usage")["cpu"])
+    before, changed, after = used
+    return (changed - before) / len(changes) * 1000, (after - changed) / len(changes) * 1000

@@ -1,5 +1,6 @@
 """The fast parser against the thorough one: whatever it reads, it reads alike, and manifests are what it reads."""
 
+import gc
 import itertools
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from propylon.store.files.parsing import ParseError, parse_documents, parse_thoroughly
-from propylon.store.files.quick_parsing import parse_quickly
+from propylon.store.files.quick_parsing import SAFE_NESTING, may_be_deep, parse_quickly
 
 PIECES = (
     *(
@@ -124,6 +125,25 @@ def test_structures_are_the_same(pieces: list[str]) -> None:
 )
 def test_what_is_read_otherwise_is_left_to_the_other_parser(text: str) -> None:
     assert parse_quickly(text) is None
+
+
+@pytest.mark.parametrize("before", ["", "a: 1\n", "a: 1\n" * 400, "x" * 999 + "\n"], ids=len)
+@pytest.mark.parametrize("after", ["", "\n", "\nb: 2\n"], ids=len)
+def test_a_long_line_may_be_deep_structure(before: str, after: str) -> None:
+    assert not may_be_deep(f"{before}{'y' * SAFE_NESTING}{after}")
+    assert may_be_deep(f"{before}{'y' * (SAFE_NESTING + 1)}{after}")
+
+
+def test_garbage_is_collected_again_after_reading() -> None:
+    assert gc.isenabled()
+    parse_documents("a: 1\n")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        parse_documents("a: 1\n")
+        assert not gc.isenabled(), "whoever held collection goes on doing so"
+    finally:
+        gc.enable()
 
 
 def test_errors_have_places() -> None:

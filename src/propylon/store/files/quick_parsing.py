@@ -47,7 +47,12 @@ def may_be_deep(text: str) -> bool:
     documents = text.split("\n---") if text.count("[") + text.count("{") > SAFE_NESTING else ()
     if any(document.count("[") + document.count("{") > SAFE_NESTING for document in documents):
         return True
-    return max(map(len, text.splitlines()), default=0) > SAFE_NESTING
+    at = 0
+    while (end := at + SAFE_NESTING) < len(text):
+        at = text.rfind("\n", at, end + 1) + 1
+        if at == 0:
+            return True
+    return False
 
 
 def parse_quickly(text: str) -> list[tuple[Any, int]] | None:
