@@ -141,8 +141,7 @@ class DataPlane:
 
     def publish_ahead(self, resources: Mapping[Node, Mapping[ResourceName, bytes | None]]) -> None:
         """Start proxies, some at a time, and have those that are new told of clusters, endpoints and Secrets, while it
-        is still being found out what they serve; what is little is told later. What is published next
-        is the rest.
+        is still being found out what they serve; what is little is told later. What is published next is the rest.
         """
         wanted = {key for key, gateway in self.controller.graph.gateways.items() if gateway.accepted}
         self._waiting = sorted(wanted - self._served - self._begun, reverse=True)

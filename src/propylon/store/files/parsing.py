@@ -87,8 +87,9 @@ def parse_documents(text: str, *, is_json: bool = False) -> list[ParsedDocument]
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Without garbage collection, a fifth of the time: what is read from YAML has no cycles. Several threads may do
-    this at a time, and one of them end it for the others.
+    """Without garbage collection, which is a sixth of the time and finds nothing: what is read here has no cycles.
+
+    Where several threads do this at a time, the first to end ends it for the others.
     """
     if not gc.isenabled():
         yield
