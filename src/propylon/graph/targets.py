@@ -57,11 +57,10 @@ class Resolver(Value, frozen=True):
             message = f"backends of kind {kind} are not supported, only Service and XBackend"
             return Finding("ResolvedRefs", "InvalidKind", message, field)
         namespace = ref.namespace or self.referrer.namespace
-        if namespace != self.referrer.namespace:  # else nobody need be asked
-            target = api.ObjectRef(ref.group, ref.kind, namespace, ref.name)
-            if not granted(self.look, self.grants, self.referrer, target):
-                return Finding("ResolvedRefs", "RefNotPermitted", not_permitted(self.referrer, target), field)
-        key = api.ObjectKey(namespace, ref.name)
+        target = api.ObjectRef(ref.group, ref.kind, namespace, ref.name)
+        if not granted(self.look, self.grants, self.referrer, target):
+            return Finding("ResolvedRefs", "RefNotPermitted", not_permitted(self.referrer, target), field)
+        key = target.key
         return self._service(key, ref.port, field) if ref.kind == "Service" else self._x_backend(key, field)
 
     def _usable(self, found: Backend, field: str) -> ClusterKey | Finding:
