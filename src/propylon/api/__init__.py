@@ -91,7 +91,7 @@ from propylon.api.gateway import (
     TLSConfig,
     TLSPortConfig,
 )
-from propylon.api.kinds import KINDS, KindInfo, by_kind, by_name, by_resource, by_type
+from propylon.api.kinds import KINDS, ROUTE_KINDS, KindInfo, by_kind, by_name, by_resource, by_type
 from propylon.api.meta import (
     LAST_APPLIED_ANNOTATION,
     Condition,
@@ -185,6 +185,7 @@ __all__ = [
     "GATEWAY_GROUP",
     "KINDS",
     "LAST_APPLIED_ANNOTATION",
+    "ROUTE_KINDS",
     "SERVICE_NAME_LABEL",
     "AllowedListeners",
     "AllowedRoutes",

@@ -160,6 +160,8 @@ _CORE_KINDS = (
 
 KINDS: tuple[KindInfo, ...] = _GATEWAY_KINDS + _CORE_KINDS
 """Every interpreted kind, Gateway API first."""
+ROUTE_KINDS = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
+"""Those of them that attach to listeners."""
 
 _BY_KIND = {(info.group, info.kind): info for info in KINDS}
 _BY_RESOURCE = {(info.group, info.plural): info for info in KINDS}

@@ -17,8 +17,9 @@ from propylon.api.core import SERVICE_NAME_LABEL
 Document = tuple[api.ObjectRef, bytes]
 """An object and its JSON."""
 
-ROUTES = tuple(kind + "Route" for kind in ("HTTP", "GRPC", "TLS", "TCP", "UDP"))
-_LATE = {kind: place for place, kind in enumerate(("Gateway", "ListenerSet", "EndpointSlice", "Service", *ROUTES))}
+_LATE = {
+    kind: place for place, kind in enumerate(("Gateway", "ListenerSet", "EndpointSlice", "Service", *api.ROUTE_KINDS))
+}
 """Kinds that mean something else before all others are known, in this order."""
 
 
@@ -64,7 +65,7 @@ def in_reading_order(documents: Iterable[Document]) -> tuple[list[Document], lis
     routes: list[Document] = []
     for document in rest:
         ref, raw = document
-        if ref.kind in ROUTES:
+        if ref.kind in api.ROUTE_KINDS:
             routes.append(document)
         else:
             name = _service_of(raw) if ref.kind == "EndpointSlice" else ref.name

@@ -13,7 +13,6 @@ from propylon.diff.objects import condition_changes, object_changes
 
 REQUESTS = 200_000
 """So many requests are compared at most, if nothing else is said."""
-_ROUTES = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
 _SHOWN_CAUSES = 3
 
 Locate = Callable[[api.ObjectRef, str], tuple[str, int, int]]
@@ -56,7 +55,7 @@ def _with_causes(change: Change, changed: Mapping[str, str]) -> Change:
     named = [name for name in dict.fromkeys(own) if name in changed]
     if not named:
         text = " ".join(f"{aspect.before} {aspect.after}" for aspect in change.aspects)
-        others = [name for name in changed if not name.startswith(_ROUTES)]
+        others = [name for name in changed if not name.startswith(api.ROUTE_KINDS)]
         named = [name for name in others if name in text or name.partition(" ")[2] == change.gateway] or others
     return msgspec.structs.replace(change, causes=tuple(f"{name} ({changed[name]})" for name in named[:_SHOWN_CAUSES]))
 
