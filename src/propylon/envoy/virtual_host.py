@@ -11,7 +11,7 @@ from propylon import api
 from propylon.envoy.http_filters import ext_authz
 from propylon.envoy.path_tree import LARGE, build_path_tree
 from propylon.envoy.redirect import Place
-from propylon.envoy.resource import serialize
+from propylon.envoy.resource import serialize, unique
 from propylon.envoy.route import build_routes, direct_response
 from propylon.envoy.route_body import route_bodies
 from propylon.envoy.scope import build_not_found
@@ -109,4 +109,4 @@ def _not_found() -> bytes:
 
 def origins_of(host: VirtualHost) -> tuple[api.ObjectRef, ...]:
     """The routes that speak under this hostname."""
-    return tuple({entry.route: None for entry in host.entries})
+    return unique(entry.route for entry in host.entries)
