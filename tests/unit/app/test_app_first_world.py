@@ -51,6 +51,23 @@ def workspace(tmp_path):
     made.store.close()
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """A dozen objects are a large world, which is read in parts."""
+    monkeypatch.setattr(workspaces, "PART", 5)
+    monkeypatch.setattr(workspaces, "LARGE", 5)
+
+
+@pytest.fixture
+def plane(workspace, monkeypatch, small_parts):
+    """Proxies that are not started: `started` has those that would be."""
+    made = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
+    made.started = []
+    monkeypatch.setattr(made, "_start_proxy", made.started.append)
+    monkeypatch.setattr(made, "_in_background", lambda _: None)
+    return made
+
+
 def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
     assert list(workspace.advance()) == [], "a small world is left to the turn"
     at_once = workspace.turn()
@@ -86,9 +103,7 @@ def test_reading_in_parts_comes_to_the_same(workspace, monkeypatch):
     assert again.statuses == workspace.statuses
 
 
-def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
-    monkeypatch.setattr(workspaces, "PART", 5)
-    monkeypatch.setattr(workspaces, "LARGE", 5)
+def test_what_is_written_meanwhile_is_not_missed(workspace, small_parts):
     for number, _ in enumerate(workspace.advance()):
         if number == 1:
             later = next(d for d in documents() if d["metadata"]["name"] == "s3" and d["kind"] == "Service")
@@ -99,20 +114,15 @@ def test_what_is_written_meanwhile_is_not_missed(workspace, monkeypatch):
     assert names == {"later", *(f"s{number}" for number in range(12))}
 
 
-def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch):
-    monkeypatch.setattr(workspaces, "PART", 5)
-    monkeypatch.setattr(workspaces, "LARGE", 5)
+def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, plane, monkeypatch):
     monkeypatch.setattr(data_planes, "WORTH_TELLING", 10)
     monkeypatch.setattr(data_planes, "STARTING", 0)
-    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
-    told, started = {}, []
+    told = {}
     monkeypatch.setattr(
         plane.xds,
         "update",
         lambda node, changes, complete=False: told.setdefault(node, []).append((len(changes), complete)),
     )
-    monkeypatch.setattr(plane, "_start_proxy", started.append)
-    monkeypatch.setattr(plane, "_in_background", lambda _: None)
     west = api.ObjectKey("shop", "west")
     for part in workspace.advance():
         plane.publish_ahead(
@@ -120,64 +130,46 @@ def test_only_proxies_with_much_to_be_told_are_told_ahead(workspace, monkeypatch
         )
     assert set(told) == {"shop/east"}
     assert all(count >= 10 and not complete for count, complete in told["shop/east"])
-    assert started == ["shop/east"]
+    assert plane.started == ["shop/east"]
     outcome = workspace.turn()
     plane.publish(outcome, retry=False)
-    assert started == ["shop/east", "shop/west"]
+    assert plane.started == ["shop/east", "shop/west"]
     for name in ("east", "west"):
         assert told[f"shop/{name}"][-1] == (len(outcome.resources[api.ObjectKey("shop", name)]), True)
 
 
-def test_proxies_are_started_before_there_is_anything_to_tell_them(workspace, monkeypatch):
-    monkeypatch.setattr(workspaces, "PART", 5)
-    monkeypatch.setattr(workspaces, "LARGE", 5)
-    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
-    started = []
+def test_proxies_are_started_before_there_is_anything_to_tell_them(workspace, plane, monkeypatch):
     monkeypatch.setattr(plane.xds, "update", lambda *_, **__: None)
-    monkeypatch.setattr(plane, "_start_proxy", started.append)
-    monkeypatch.setattr(plane, "_in_background", lambda _: None)
     for part in workspace.advance():
-        if not started:
+        if not plane.started:
             assert not part
         plane.publish_ahead(part)
-    assert started == ["shop/east", "shop/west"]
+    assert plane.started == ["shop/east", "shop/west"]
     plane.publish(workspace.turn(), retry=False)
-    assert started == ["shop/east", "shop/west"], "once"
+    assert plane.started == ["shop/east", "shop/west"], "once"
 
 
 @pytest.mark.parametrize(
     "event", [Connected("shop/east", 1, first=True), BackingOff("shop/east", 1.0, "no memory")], ids=["up", "not up"]
 )
-def test_proxies_are_started_some_at_a_time(workspace, monkeypatch, event):
-    monkeypatch.setattr(workspaces, "PART", 5)
-    monkeypatch.setattr(workspaces, "LARGE", 5)
+def test_proxies_are_started_some_at_a_time(workspace, plane, monkeypatch, event):
     monkeypatch.setattr(data_planes, "STARTING", 1)
-    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
-    started = []
-    monkeypatch.setattr(plane, "_start_proxy", started.append)
-    monkeypatch.setattr(plane, "_in_background", lambda _: None)
     parts = workspace.advance()
     for part in parts:
         plane.publish_ahead(part)
         if len(workspace.controller.graph.gateways) == 2:
             break
-    assert started == ["shop/east"]
+    assert plane.started == ["shop/east"]
     tell = plane._xds_event if isinstance(event, Connected) else plane._proxy_event
     tell(event)
-    assert started == ["shop/east", "shop/west"]
+    assert plane.started == ["shop/east", "shop/west"]
 
 
-def test_all_proxies_are_started_once_it_is_known_what_they_serve(workspace, monkeypatch):
-    monkeypatch.setattr(workspaces, "PART", 5)
-    monkeypatch.setattr(workspaces, "LARGE", 5)
+def test_all_proxies_are_started_once_it_is_known_what_they_serve(workspace, plane, monkeypatch):
     monkeypatch.setattr(data_planes, "STARTING", 1)
-    plane = DataPlane(workspace.controller, workspace.options.data_dir, ring=lambda: None, say=lambda _line: None)
-    started = []
-    monkeypatch.setattr(plane, "_start_proxy", started.append)
-    monkeypatch.setattr(plane, "_in_background", lambda _: None)
     for part in workspace.advance():
         plane.publish_ahead(part)
-    assert started == ["shop/east"]
+    assert plane.started == ["shop/east"]
     plane.publish(workspace.turn(), retry=False)
     plane._xds_event(Connected("shop/east", 1, first=True))
-    assert started == ["shop/east", "shop/west"]
+    assert plane.started == ["shop/east", "shop/west"]
