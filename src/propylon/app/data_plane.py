@@ -25,8 +25,8 @@ RETRY_SECONDS = 1.0
 """How often a port that could not be bound is tried again."""
 
 WORTH_TELLING = 500
-"""So many resources are told ahead at once at least, by Gateway. A hundred proxies that start while a hundred little
-worlds are computed, and are told of these in pieces, take a third longer than if they come afterwards."""
+"""So many resources are told ahead at once at least, by Gateway: a hundred proxies that were told of a hundred little
+worlds in pieces took longer than if they were told at the end (docs/design/013)."""
 
 STARTING = 3 * (os.cpu_count() or 1)
 """So many proxies start at a time while it is being computed what they serve. Each competes with the computation, but
